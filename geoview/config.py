@@ -1,0 +1,343 @@
+"""One dataclass a command: the YAML schema and the flags come from these fields, their help from these docstrings.
+
+Imports nothing heavy, so that `--help` stays quick. Units are in the names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from geoview.errors import ConfigError
+
+__all__ = [
+    "AerialView",
+    "AugmentConfig",
+    "BuildConfig",
+    "DataConfig",
+    "EncoderConfig",
+    "GroundView",
+    "InferenceConfig",
+    "LocateConfig",
+    "OptimiserConfig",
+    "TrainConfig",
+    "ViewSpec",
+    "differing_keys",
+]
+
+
+_MIN_VIEW_PX = 16
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True)
+class GroundView:
+    """What a street photo shows the encoder: a window of an equirectangular panorama.
+
+    Columns are azimuth, rows are elevation, the horizon is in the middle. Perspective photos are laid on the same grid
+    at the same pixels per degree, so that one set of weights sees a house at one size whatever the camera. The default
+    is the geometry in which Sample4Geo sees CVUSA.
+
+    Attributes:
+        width_px: Width of the full view.
+        height_px: Height of the view.
+        fov_deg: Azimuth that `width_px` spans; 360 for panoramas.
+        vertical_fov_deg: Elevation that `height_px` spans.
+    """
+
+    width_px: int = 768
+    height_px: int = 140
+    fov_deg: float = 360.0
+    vertical_fov_deg: float = 65.6
+
+    def __post_init__(self) -> None:
+        _require(min(self.width_px, self.height_px) >= _MIN_VIEW_PX, f"a view is at least {_MIN_VIEW_PX} px on a side")
+        _require(0 < self.fov_deg <= 360, "fov_deg of a ground view must be in (0, 360]")
+        _require(0 < self.vertical_fov_deg <= 180, "vertical_fov_deg of a ground view must be in (0, 180]")
+
+
+@dataclass(frozen=True)
+class AerialView:
+    """What a chip shows the encoder: a square of known ground size. The default is about one level-16 cell.
+
+    Attributes:
+        size_px: Edge of the picture.
+        gsd_m: Metres per pixel.
+    """
+
+    size_px: int = 384
+    gsd_m: float = 0.4
+
+    def __post_init__(self) -> None:
+        _require(self.size_px >= _MIN_VIEW_PX, f"a view is at least {_MIN_VIEW_PX} px on a side")
+        _require(self.gsd_m > 0, "gsd_m, metres per pixel, must be above 0")
+
+    @property
+    def ground_size_m(self) -> float:
+        """Edge of the ground square."""
+        return self.size_px * self.gsd_m
+
+
+#: Geometry of a view.
+ViewSpec = GroundView | AerialView
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Architecture and views of an encoder.
+
+    Attributes:
+        backbone: Name of any timm model.
+        backbone_args: Arguments for that timm model, such as `drop_path_rate`.
+        pretrained: Weights to start from: safetensors, or a state dict that holds tensors only. Without it, training
+            starts from random weights.
+        ground: What a street photo shows the encoder.
+        aerial: What a chip shows the encoder.
+    """
+
+    backbone: str = "convnext_base"
+    backbone_args: dict[str, Any] = field(default_factory=dict)
+    pretrained: str | None = None
+    ground: GroundView = field(default_factory=GroundView)
+    aerial: AerialView = field(default_factory=AerialView)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Pairs of pictures of the same ground.
+
+    Attributes:
+        pairs: CSV with the columns `query_path, reference_path, lat, lon, heading_deg, fov_deg`. A side without a path
+            is cut from that side's imagery at lat, lon.
+        query_view: What the query side shows: street photos, or imagery of another date.
+        query_imagery: Imagery of the query side: rasters, folders, pyramids or manifests.
+        reference_imagery: Imagery of the reference side.
+        validation_share: Share of the pairs held out for validation, drawn by blocks of about 1 km.
+    """
+
+    pairs: str
+    query_view: Literal["ground", "aerial"] = "ground"
+    query_imagery: list[str] = field(default_factory=list)
+    reference_imagery: list[str] = field(default_factory=list)
+    validation_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.validation_share < 1, "data.validation_share must be in [0, 1)")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Changes to the training pictures. Geometry changes both sides of a pair alike, but for offset and jitter.
+
+    Attributes:
+        offset_m: Largest shift of a chip's centre along each axis, drawn for each side.
+        scale_jitter: Largest relative change of a chip's gsd, drawn for each side.
+        rotation_jitter_deg: Largest turn of a chip, drawn for each side.
+        turn: Turn both sides by the same random multiple of 90 degrees: a panorama is rolled, a chip rotated.
+        flip: Mirror both sides, half of the time.
+        gamma: Deviation of the logarithm of gamma.
+        channel_mix: Deviation of the matrix that mixes the colour channels from the identity.
+        gain: Deviation of the logarithm of each channel's gain.
+        saturation: Deviation of the logarithm of the saturation.
+        contrast: Deviation of the logarithm of the contrast.
+        brightness: Deviation of the brightness, in units of the full scale.
+        greyscale_share: Share of the pictures that lose their colour.
+        blur_share: Share of the pictures that are blurred.
+        noise: Largest deviation of the noise, in units of the full scale.
+        erase_share: Share of the pictures that lose a rectangle.
+    """
+
+    offset_m: float = 0.0
+    scale_jitter: float = 0.0
+    rotation_jitter_deg: float = 0.0
+    turn: bool = True
+    flip: bool = True
+    gamma: float = 0.2
+    channel_mix: float = 0.05
+    gain: float = 0.1
+    saturation: float = 0.2
+    contrast: float = 0.2
+    brightness: float = 0.05
+    greyscale_share: float = 0.1
+    blur_share: float = 0.1
+    noise: float = 0.02
+    erase_share: float = 0.2
+
+    def __post_init__(self) -> None:
+        _require(self.offset_m >= 0, "augment.offset_m must not be negative")
+        _require(0 <= self.scale_jitter < 1, "augment.scale_jitter must be in [0, 1)")
+        for name in ("greyscale_share", "blur_share", "erase_share"):
+            _require(0 <= getattr(self, name) <= 1, f"augment.{name} must be in [0, 1]")
+        for name in ("gamma", "channel_mix", "gain", "saturation", "contrast", "brightness", "noise"):
+            _require(getattr(self, name) >= 0, f"augment.{name} must not be negative")
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """AdamW with linear warm-up and a cosine schedule.
+
+    Attributes:
+        steps: Batches to train on. 0 writes the encoder as it starts: the way to convert published weights.
+        batch_size: Pairs a batch; every pair is another pair's negative.
+        learning_rate: Peak of the schedule.
+        weight_decay: On matrices and kernels only, never on biases, norms or the temperature.
+        warmup_steps: Batches until the peak.
+        label_smoothing: Of the cross entropy.
+        temperature: Start of the learnt temperature of InfoNCE; pretrained weights that bring one start from theirs.
+        clip_norm: Largest norm of the gradient.
+    """
+
+    steps: int = 10_000
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup_steps: int = 250
+    label_smoothing: float = 0.1
+    temperature: float = 0.07
+    clip_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(self.steps >= 0, "optimiser.steps must not be negative")
+        _require(self.batch_size >= 2, "optimiser.batch_size must be at least 2: InfoNCE needs negatives")
+        _require(self.learning_rate > 0, "optimiser.learning_rate must be above 0")
+        _require(self.temperature > 0, "optimiser.temperature must be above 0")
+        _require(0 <= self.label_smoothing < 1, "optimiser.label_smoothing must be in [0, 1)")
+
+
+@dataclass(frozen=True)
+class InferenceConfig:
+    """How an encoder is run.
+
+    Attributes:
+        batch_size: Pictures a batch.
+        device: `auto` takes a GPU where there is one; else a torch device such as `cpu` or `cuda:1`.
+        precision: `auto` is bfloat16 on a GPU that has it and float32 elsewhere.
+        num_workers: Threads that decode pictures and cut chips ahead of the encoder.
+    """
+
+    batch_size: int = 64
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    num_workers: int = 2
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size >= 1, "batch_size must be at least 1")
+        _require(self.num_workers >= 1, "num_workers must be at least 1")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Trains an encoder on pairs of pictures of the same ground.
+
+    Attributes:
+        out: Run folder: resolved config, metrics, checkpoint and the encoder. A run that was cut off goes on from here.
+        data: Pairs of pictures of the same ground.
+        encoder: Architecture and views.
+        augment: Changes to the training pictures.
+        optimiser: AdamW and its schedule.
+        seed: Of everything that is drawn.
+        device: `auto`, `cpu`, `cuda`.
+        precision: `auto` is bfloat16 on a GPU that has it and float32 elsewhere.
+        num_workers: Processes that read pictures ahead of the model; 0 reads them in the training process.
+        checkpoint_every_steps: A run that was killed repeats at most this many batches.
+    """
+
+    out: str
+    data: DataConfig
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    seed: int = 0
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    num_workers: int = 2
+    checkpoint_every_steps: int = 500
+
+    def __post_init__(self) -> None:
+        _require(self.checkpoint_every_steps >= 1, "checkpoint_every_steps must be at least 1")
+        _require(self.num_workers >= 0, "num_workers must not be negative")
+
+
+@dataclass(frozen=True)
+class BuildConfig(InferenceConfig):
+    """Builds an index: a code for every S2 cell of a region that the imagery covers.
+
+    Attributes:
+        encoder: Encoder folder.
+        imagery: Rasters, folders of rasters, z/x/y or MBTiles pyramids, or manifests.
+        out: Index folder to write.
+        region: GeoJSON polygons to cover; without it, what the imagery covers.
+        level: S2 level of the cells: 16 (about 130 m), 17 or 18.
+        min_coverage: Least share of valid ground in a cell's chip; below it the cell is recorded and gets no code.
+        overwrite: Replace an index that is there already.
+    """
+
+    encoder: str = field(kw_only=True)
+    imagery: list[str] = field(kw_only=True)
+    out: str = field(kw_only=True)
+    region: str | None = None
+    level: int = 16
+    min_coverage: float = 0.5
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(8 <= self.level <= 20, "level must be between 8 and 20; 16 to 18 are usual")
+        _require(0 < self.min_coverage <= 1, "min_coverage must be in (0, 1]")
+        _require(len(self.imagery) > 0, "imagery names no file")
+
+
+@dataclass(frozen=True)
+class LocateConfig(InferenceConfig):
+    """Tells where photos were taken.
+
+    Attributes:
+        index: Index folder.
+        top_k: Places to answer for each photo; they never touch one another.
+        region: GeoJSON polygons to search in.
+        near: Search around this point, `LAT,LON` (write `--near=-33.9,-70.6` with a sign), or each photo's own
+            position, `exif`.
+        radius_m: Radius around `near`.
+        view: What the photos show: `ground` (street photos) or `aerial` (seen from above).
+        fov_deg: Horizontal field of view of perspective photos that do not tell it themselves.
+        gsd_m: Metres per pixel of aerial photos; a GeoTIFF brings its own.
+        out: File to write, by suffix: .csv, .geojson or .html. Without it, CSV goes to standard output.
+        imagery: Imagery for the chips and the map of an HTML answer; without it, the one that the index was built from.
+        overwrite: Replace `out` if it is there already.
+    """
+
+    index: str = field(kw_only=True)
+    top_k: int = 10
+    region: str | None = None
+    near: str | None = None
+    radius_m: float | None = None
+    view: Literal["ground", "aerial"] = "ground"
+    fov_deg: float | None = None
+    gsd_m: float | None = None
+    out: str | None = None
+    imagery: list[str] = field(default_factory=list)
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.top_k >= 1, "top_k must be at least 1")
+        _require(self.fov_deg is None or 0 < self.fov_deg <= 360, "fov_deg must be in (0, 360]")
+        _require(self.gsd_m is None or self.gsd_m > 0, "gsd_m must be above 0")
+        _require((self.near is None) == (self.radius_m is None), "near and radius_m go together")
+        _require(self.radius_m is None or self.radius_m > 0, "radius_m must be above 0")
+
+
+def differing_keys(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:
+    """Returns the dotted keys in which two resolved configs differ, sorted."""
+    found: list[str] = []
+    for key in sorted(one.keys() | other.keys()):
+        a, b = one.get(key), other.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differing_keys(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key}")
+    return found
