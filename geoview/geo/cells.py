@@ -1,0 +1,649 @@
+"""S2 cells, vectorised: the Earth as six faces of a cube, each a quadtree whose cells a Hilbert curve puts in order.
+
+A cell id is a uint64: three bits of face, two bits of Hilbert position for each level, a one, and zeros. Ids of a level
+sort along the curve, and the leaf ids (level 30) below a cell fill one interval, [range_min, range_max]. The
+definitions (cube faces, quadratic projection, curve, tokens, orders of vertices and of edge neighbours) are those of
+Google's S2 Geometry library (https://s2geometry.io, Apache-2.0), and ids are equal to its ids bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from geoview.geo.sphere import EARTH_RADIUS_M, check_latlon_deg
+
+__all__ = [
+    "MAX_LEVEL",
+    "areas_m2",
+    "bounds_deg",
+    "cell_ids",
+    "centers_deg",
+    "children",
+    "descendants",
+    "edge_lengths_m",
+    "edge_neighbors",
+    "face_uvw",
+    "from_tokens",
+    "ids_in_ranges",
+    "ids_of_squares",
+    "is_valid",
+    "levels",
+    "neighbors",
+    "parents",
+    "range_max",
+    "range_min",
+    "ranges_of",
+    "squares",
+    "st_to_uv",
+    "tokens",
+    "vertices_deg",
+]
+
+MAX_LEVEL = 30
+
+Ids = NDArray[np.uint64]
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+_BLOCK = 1 << 13  # points at a time, so that the dozen temporaries of a block stay in the L2 cache
+_STEP = 4  # levels of the curve that one table look-up walks
+_SWAP, _INVERT = 1, 2  # how the curve lies within a cell: axes exchanged, both axes reversed
+_LEVEL_BITS = np.uint64(0x1555555555555555)  # where the lowest one of a valid id may stand
+
+# Rows: the axes u, v and w (outward) of each face in x, y, z.
+_FACE_AXES = np.array(
+    [
+        [[0, 1, 0], [0, 0, 1], [1, 0, 0]],
+        [[-1, 0, 0], [0, 0, 1], [0, 1, 0]],
+        [[-1, 0, 0], [0, -1, 0], [0, 0, 1]],
+        [[0, 0, -1], [0, -1, 0], [-1, 0, 0]],
+        [[0, 0, -1], [1, 0, 0], [0, -1, 0]],
+        [[0, 1, 0], [1, 0, 0], [0, 0, -1]],
+    ],
+    dtype=np.int64,
+)
+# The same read the other way: which of (u, v, w) is x, y, z, and with which sign.
+_XYZ_SOURCE = np.abs(_FACE_AXES).argmax(axis=1)
+_XYZ_SIGN = _FACE_AXES.sum(axis=1)
+_HEX_DIGITS = np.frombuffer(b"0123456789abcdef", dtype=np.uint8).astype(np.uint32)
+
+
+def _curve_tables() -> tuple[Ints, Ints]:
+    """Look-up tables of `_STEP` levels: (i, j, orientation) -> (position, orientation) and back.
+
+    Keys and values are packed as i | j | orientation and position | orientation, with two bits of orientation.
+    """
+    quadrants = []  # [orientation][position] -> quadrant 2 i + j
+    for lie in range(4):
+        order = [0b00, 0b01, 0b11, 0b10]
+        if lie & _SWAP:
+            order = [quadrant >> 1 | (quadrant & 1) << 1 for quadrant in order]
+        if lie & _INVERT:
+            order = [quadrant ^ 0b11 for quadrant in order]
+        quadrants.append(order)
+    quadrant_of = np.array(quadrants)
+    position_of = quadrant_of.argsort(axis=1)
+    turn = np.array([_SWAP, 0, 0, _SWAP | _INVERT])  # of the curve in the four children, in curve order
+
+    keys = np.arange(1 << (2 * _STEP + 2))
+    i, j, start = keys >> (_STEP + 2), keys >> 2 & ((1 << _STEP) - 1), keys & 3
+    position, orientation = np.zeros_like(keys), start
+    for bit in reversed(range(_STEP)):
+        digit = position_of[orientation, (i >> bit & 1) << 1 | j >> bit & 1]
+        position, orientation = position << 2 | digit, orientation ^ turn[digit]
+    to_position = position << 2 | orientation
+    to_ij = np.empty_like(keys)
+    to_ij[position << 2 | start] = (i << _STEP | j) << 2 | orientation
+    return to_position, to_ij
+
+
+_TO_POSITION, _TO_IJ = _curve_tables()
+
+
+class Squares(NamedTuple):
+    """Cells as squares (face, i, j) of the grid of 2^level by 2^level squares on a cube face; all int64."""
+
+    face: Ints
+    i: Ints
+    j: Ints
+    level: Ints
+
+
+def cell_ids(latlon_deg: ArrayLike, level: int) -> Ids:
+    """The cells of a level that contain points.
+
+    Args:
+        latlon_deg: (..., 2) degrees; longitudes in [-180, 540].
+        level: 0 to 30.
+
+    Returns:
+        (...) cell ids.
+
+    Raises:
+        ValueError: A coordinate is not finite or out of range, or the level is.
+    """
+    _check_level(level)
+    points = check_latlon_deg(latlon_deg)
+    flat = points.reshape(-1, 2)
+    ids = np.empty(len(flat), dtype=np.uint64)
+    for start in range(0, len(flat), _BLOCK):
+        block = flat[start : start + _BLOCK]
+        ids[start : start + _BLOCK] = _ids_of_block(block[:, 0], block[:, 1], level)
+    return ids.reshape(points.shape[:-1])
+
+
+def centers_deg(ids: ArrayLike) -> Floats:
+    """Centres of cells, in cell coordinates as S2 has them (not centres of mass).
+
+    Within 1e-13 degrees of the reference: the formula is the same, but NumPy's arc tangent may differ in its last bit.
+
+    Returns:
+        (..., 2) degrees.
+    """
+    face, i, j, level = squares(ids)
+    size = _sizes(level)
+    xyz = _xyz(face, st_to_uv((i + 0.5) * size), st_to_uv((j + 0.5) * size))
+    return _latlon_of_xyz(xyz)
+
+
+def vertices_deg(ids: ArrayLike) -> Floats:
+    """Corners of cells, counter-clockwise seen from above; the edges between them are great circles.
+
+    Returns:
+        (..., 4, 2) degrees.
+    """
+    return _latlon_of_xyz(_vertices_xyz(ids))
+
+
+def bounds_deg(ids: ArrayLike) -> Floats:
+    """Latitude and longitude bounds of cells, conservative by 1e-12 degrees.
+
+    `lon_lo <= lon_hi` always. A cell of level 1 or more never crosses the date line, and lies in [-180, 180]; of the
+    faces, the one that does spans [135, 225]. A cell that touches a pole without containing it has the longitudes of
+    its quarter; the two polar faces have [-180, 180].
+
+    Returns:
+        (..., 4) lat_lo, lon_lo, lat_hi, lon_hi in degrees.
+    """
+    ids = _as_ids(ids)
+    corners, center = vertices_deg(ids), centers_deg(ids)
+    lat, lon = corners[..., 0], corners[..., 1]
+    # The longitude of a pole says nothing; that of a corner on the date line may have the other side's sign.
+    lon = np.where(np.abs(lat) > 90.0 - 1e-12, center[..., 1:], lon)
+    lon = np.where(np.abs(lon) == 180.0, np.copysign(lon, center[..., 1:]), lon)
+    bounds = np.stack([lat.min(-1), lon.min(-1), lat.max(-1), lon.max(-1)], axis=-1)
+    # Below the faces, a great-circle edge has its extreme latitude and longitudes at a corner: the faces' axes, where
+    # an edge is highest, are edges of cells themselves.
+    bounds += np.array([-1e-12, -1e-12, 1e-12, 1e-12])
+    bounds = np.clip(bounds, [-90.0, -180.0, -90.0, -180.0], [90.0, 180.0, 90.0, 180.0])
+    whole = levels(ids) == 0
+    edge_deg = np.rad2deg(np.arctan(np.sqrt(0.5)))
+    faces = np.array(
+        [
+            [-45.0, -45.0, 45.0, 45.0],
+            [-45.0, 45.0, 45.0, 135.0],
+            [edge_deg, -180.0, 90.0, 180.0],
+            [-45.0, 135.0, 45.0, 225.0],
+            [-45.0, -135.0, 45.0, -45.0],
+            [-90.0, -180.0, -edge_deg, 180.0],
+        ]
+    ) + np.array([-1e-12, 0.0, 1e-12, 0.0])
+    faces = np.clip(faces, [-90.0, -180.0, -90.0, -180.0], [90.0, 225.0, 90.0, 225.0])
+    return np.asarray(np.where(whole[..., None], faces[squares(ids).face], bounds))
+
+
+def areas_m2(ids: ArrayLike) -> Floats:
+    """Spherical areas of cells, to rounding at every level.
+
+    Each half of the cell is a triangle whose solid angle comes from the formula of Van Oosterom and Strackee (1983),
+    its determinant taken on the cube face, where it is a product and nothing cancels.
+
+    Returns:
+        (...) square metres.
+    """
+    _, i, j, level = squares(ids)
+    size = _sizes(level)
+    u = st_to_uv(i * size), st_to_uv((i + 1) * size)
+    v = st_to_uv(j * size), st_to_uv((j + 1) * size)
+    double_area = _uv_width(i, size) * _uv_width(j, size)
+    corners = [(u[0], v[0]), (u[1], v[0]), (u[1], v[1]), (u[0], v[1])]
+
+    def solid_angle(triangle: list[tuple[Floats, Floats]]) -> Floats:
+        (au, av), (bu, bv), (cu, cv) = triangle
+        a, b, c = np.sqrt(1 + au * au + av * av), np.sqrt(1 + bu * bu + bv * bv), np.sqrt(1 + cu * cu + cv * cv)
+        ab, bc, ca = 1 + au * bu + av * bv, 1 + bu * cu + bv * cv, 1 + cu * au + cv * av
+        return 2.0 * np.arctan2(double_area, a * b * c + ab * c + bc * a + ca * b)
+
+    steradians = solid_angle(corners[:3]) + solid_angle([corners[0], *corners[2:]])
+    return np.asarray(steradians * EARTH_RADIUS_M**2)
+
+
+def edge_lengths_m(ids: ArrayLike) -> Floats:
+    """Mean lengths of the four edges of cells.
+
+    Returns:
+        (...) metres.
+    """
+    xyz = _vertices_xyz(ids)
+    xyz /= np.linalg.norm(xyz, axis=-1, keepdims=True)
+    chords = np.linalg.norm(xyz - np.roll(xyz, -1, axis=-2), axis=-1)
+    return np.asarray((2.0 * EARTH_RADIUS_M * np.arcsin(0.5 * chords)).mean(axis=-1))
+
+
+def is_valid(ids: ArrayLike) -> NDArray[np.bool_]:
+    """Which numbers are cell ids.
+
+    Returns:
+        (...) bool.
+    """
+    return _valid(_as_uint64(ids))
+
+
+def levels(ids: ArrayLike) -> Ints:
+    """Levels of cells, 0 (a face of the cube) to 30 (a leaf, about a square centimetre).
+
+    Returns:
+        (...) int64.
+    """
+    return _levels(_as_ids(ids))
+
+
+def parents(ids: ArrayLike, level: int) -> Ids:
+    """Ancestors of a level; a cell of that level is its own.
+
+    Returns:
+        (...) ids.
+
+    Raises:
+        ValueError: A cell is already larger than the level asked for.
+    """
+    ids = _as_ids(ids)
+    low = _lsb_of_level(level)
+    if ids.size and (_lsb(ids) > low).any():
+        row = int(np.argmax((_lsb(ids) > low).ravel()))
+        raise ValueError(f"cell {ids.ravel()[row]:#018x} in row {row} has no ancestor of level {level}: it is larger")
+    return ids & ~(low - np.uint64(1)) | low
+
+
+def children(ids: ArrayLike) -> Ids:
+    """The four children of cells, in curve order.
+
+    Returns:
+        (..., 4) ids.
+
+    Raises:
+        ValueError: A cell is a leaf.
+    """
+    ids = _as_ids(ids)
+    low = _lsb(ids)
+    if (low == 1).any():
+        row = int(np.argmax((low == 1).ravel()))
+        raise ValueError(f"cell {ids.ravel()[row]:#018x} in row {row} is a leaf and has no children")
+    quarter = (low >> np.uint64(2))[..., None]
+    return (ids - low)[..., None] + quarter * np.array([1, 3, 5, 7], dtype=np.uint64)
+
+
+def descendants(ids: ArrayLike, level: int) -> Ids:
+    """All cells of a level below any of the given ones.
+
+    Args:
+        ids: (n,) cells of that level or larger, in any order.
+        level: 0 to 30.
+
+    Returns:
+        (m,) sorted ids, each once.
+
+    Raises:
+        ValueError: A cell is smaller than the level asked for.
+    """
+    ids = _as_ids(ids)
+    if (_lsb(ids) < _lsb_of_level(level)).any():
+        row = int(np.argmax((_lsb(ids) < _lsb_of_level(level)).ravel()))
+        raise ValueError(f"cell {ids.ravel()[row]:#018x} in row {row} is smaller than level {level}")
+    return ids_in_ranges(ranges_of(ids), level)
+
+
+def range_min(ids: ArrayLike) -> Ids:
+    """The first leaf below each cell.
+
+    Returns:
+        (...) ids.
+    """
+    ids = _as_ids(ids)
+    return ids - (_lsb(ids) - np.uint64(1))
+
+
+def range_max(ids: ArrayLike) -> Ids:
+    """The last leaf below each cell (inclusive).
+
+    Returns:
+        (...) ids.
+    """
+    ids = _as_ids(ids)
+    return ids + (_lsb(ids) - np.uint64(1))
+
+
+def ranges_of(ids: ArrayLike) -> Ids:
+    """Leaf ranges that cover exactly the given cells, adjacent and overlapping ones merged.
+
+    Args:
+        ids: (n,) ids of any levels, in any order.
+
+    Returns:
+        (m, 2) sorted, inclusive ranges [first leaf, last leaf].
+    """
+    ids = np.sort(_as_ids(ids).ravel())
+    if not ids.size:
+        return np.empty((0, 2), dtype=np.uint64)
+    # A cell and a smaller one within it may sort either way round, hence the order by first leaf.
+    order = np.argsort(range_min(ids), kind="stable")
+    first, last = range_min(ids)[order], np.maximum.accumulate(range_max(ids)[order])
+    # Leaf ids are odd: the one after x is x + 2, over the border of two faces too.
+    opens = np.append(True, first[1:] > last[:-1] + np.uint64(2))
+    closes = np.append(opens[1:], True)
+    return np.stack([first[opens], last[closes]], axis=1)
+
+
+def ids_in_ranges(ranges: ArrayLike, level: int) -> Ids:
+    """The cells of a level that make up leaf ranges; inverse of `ranges_of`.
+
+    Args:
+        ranges: (m, 2) sorted, disjoint, inclusive ranges made of whole cells of the level.
+        level: 0 to 30.
+
+    Returns:
+        (n,) sorted ids.
+    """
+    spans = _as_uint64(ranges).reshape(-1, 2)
+    low = _lsb_of_level(level)
+    step = low << np.uint64(1)
+    counts = ((spans[:, 1] - spans[:, 0] + np.uint64(2)) // step).astype(np.int64)
+    if not counts.sum():
+        return np.empty(0, dtype=np.uint64)
+    first = spans[:, 0] - np.uint64(1) + low
+    ids = np.full(int(counts.sum()), step, dtype=np.uint64)
+    starts = np.cumsum(counts) - counts
+    ids[starts[1:]] = first[1:] - (first[:-1] + step * (counts[:-1] - 1).astype(np.uint64))
+    ids[0] = first[0]
+    return np.cumsum(ids, out=ids)
+
+
+def edge_neighbors(ids: ArrayLike) -> Ids:
+    """Cells of the same level across the four edges, in S2's order: v lower, u higher, v higher, u lower.
+
+    Returns:
+        (..., 4) ids.
+    """
+    return _moved(squares(ids), np.array([0, 1, 0, -1]), np.array([-1, 0, 1, 0]))
+
+
+def neighbors(ids: ArrayLike) -> Ids:
+    """The eight cells of the same level around each: the four of `edge_neighbors`, then those at the corners.
+
+    At the eight corners of the cube only three cells meet: a cell there has seven neighbours (a face has four), and
+    in place of a missing one its edge neighbour in the direction of u is repeated, so that a set of them is right.
+
+    Returns:
+        (..., 8) ids.
+    """
+    return _moved(squares(ids), np.array([0, 1, 0, -1, -1, 1, 1, -1]), np.array([-1, 0, 1, 0, -1, -1, 1, 1]))
+
+
+def tokens(ids: ArrayLike) -> NDArray[np.str_]:
+    """Tokens: ids in hexadecimal without the zeros at their end.
+
+    Returns:
+        (...) strings of at most 16 characters.
+    """
+    ids = _as_ids(ids)
+    octets = ids.astype(">u8").reshape(-1, 1).view(np.uint8)
+    digits = np.stack([octets >> 4, octets & 15], axis=-1).reshape(-1, 16)
+    significant = np.logical_or.accumulate(digits[:, ::-1] != 0, axis=1)[:, ::-1]
+    # NumPy's strings end at the first of their trailing zero code points.
+    characters = np.where(significant, _HEX_DIGITS[digits], np.uint32(0))
+    return np.ascontiguousarray(characters).view("=U16").reshape(ids.shape)
+
+
+def from_tokens(tokens: Sequence[str] | NDArray[np.str_]) -> Ids:
+    """Ids of tokens; inverse of `tokens`.
+
+    Args:
+        tokens: (...) strings, lower or upper case.
+
+    Returns:
+        (...) ids.
+
+    Raises:
+        ValueError: A string is not a token; it and its row are named.
+    """
+    texts = np.asarray(tokens, dtype=np.str_)
+    flat = texts.ravel()
+    characters = np.ascontiguousarray(flat.astype("=U17")).view(np.uint32).reshape(-1, 17)
+    value_of = np.full(129, 255, dtype=np.uint8)
+    value_of[_HEX_DIGITS] = value_of[np.frombuffer(b"0123456789ABCDEF", dtype=np.uint8)] = np.arange(16)
+    value_of[0] = 0
+    values = value_of[np.minimum(characters, 128)]
+    octets = np.ascontiguousarray(values[:, 0:16:2] << 4 | values[:, 1:16:2] & 15)
+    ids = octets.view(">u8").ravel().astype(np.uint64)
+    good = (values != 255).all(axis=1) & (characters[:, 16] == 0) & _valid(ids)
+    if not good.all():
+        row = int(np.argmin(good))
+        raise ValueError(f"{str(flat[row])!r} in row {row} is not the token of an S2 cell")
+    return ids.reshape(texts.shape)
+
+
+def squares(ids: ArrayLike) -> Squares:
+    """Place of cells in the grids of their faces and levels.
+
+    Returns:
+        Face, i, j and level, each (...) int64 with 0 <= i, j < 2^level.
+    """
+    ids = _as_ids(ids)
+    level = _levels(ids)
+    face = (ids >> np.uint64(61)).astype(np.int64)
+    position = (range_min(ids) >> np.uint64(1)).astype(np.int64)  # of the first leaf; the face's bits are shed below
+    steps = -(-MAX_LEVEL // _STEP)
+    i, j, packed = np.zeros_like(face), np.zeros_like(face), face & _SWAP
+    for step in reversed(range(steps)):
+        width = min(_STEP, MAX_LEVEL - step * _STEP)
+        digits = position >> (2 * _STEP * step) & ((1 << (2 * width)) - 1)
+        packed = _TO_IJ[digits << 2 | packed & 3]
+        i = i << _STEP | packed >> (_STEP + 2)
+        j = j << _STEP | packed >> 2 & ((1 << _STEP) - 1)
+    return Squares(face, i >> (MAX_LEVEL - level), j >> (MAX_LEVEL - level), level)
+
+
+def ids_of_squares(face: Ints, i: Ints, j: Ints, level: int) -> Ids:
+    """Ids of squares of one level; inverse of `squares`.
+
+    Args:
+        face: (...) 0 to 5.
+        i: (...) 0 to 2^level - 1.
+        j: (...) likewise.
+        level: 0 to 30.
+
+    Returns:
+        (...) ids.
+    """
+    steps = -(-level // _STEP)
+    mask = (1 << _STEP) - 1
+    # The first look-up begins above the face with levels of zeros, each of which exchanges the axes.
+    packed = face & _SWAP if (steps * _STEP - level) % 2 == 0 else face & _SWAP ^ _SWAP
+    position = np.array(face, dtype=np.int64)
+    for shift in range((steps - 1) * _STEP, -1, -_STEP):
+        key = i >> shift
+        key &= mask
+        key <<= _STEP
+        key |= j >> shift & mask
+        key <<= 2
+        key |= packed
+        packed = _TO_POSITION[key]
+        width = 2 * min(_STEP, level - shift)
+        position <<= width
+        position |= packed >> 2
+        packed &= 3
+    position <<= 1
+    position |= 1
+    return position.view(np.uint64) << np.uint64(60 - 2 * level)
+
+
+def st_to_uv(s: Floats) -> Floats:
+    """S2's quadratic projection, from the square grid [0, 1] of a face to its plane [-1, 1].
+
+    Returns:
+        (...) u or v, the tangents of angles at the Earth's centre.
+    """
+    return np.where(s >= 0.5, (1.0 / 3.0) * (4.0 * s * s - 1.0), (1.0 / 3.0) * (1.0 - 4.0 * (1.0 - s) * (1.0 - s)))
+
+
+def face_uvw(face: Ints, xyz: Floats) -> Floats:
+    """Vectors in the axes of faces: u and v on the face, w outward; w > 0 above the face's horizon.
+
+    Args:
+        face: (...) 0 to 5.
+        xyz: (..., 3) vectors.
+
+    Returns:
+        (..., 3).
+    """
+    axes = _FACE_AXES[face]
+    return np.asarray(np.take_along_axis(xyz, np.abs(axes).argmax(-1), axis=-1) * axes.sum(-1))
+
+
+def _ids_of_block(lat_deg: Floats, lon_deg: Floats, level: int) -> Ids:
+    """Ids of one block of points. Every operation is rounded as in S2, so that ids agree to the last bit."""
+    lat, lon = np.deg2rad(lat_deg), np.deg2rad(lon_deg)
+    x = np.cos(lat)
+    y = np.sin(lon)
+    y *= x
+    x *= np.cos(lon)
+    z = np.sin(lat)
+    abs_x, abs_y = np.abs(x), np.abs(y)
+    on_x = abs_x > abs_y
+    on_z = np.abs(z) >= np.maximum(abs_x, abs_y)
+
+    # Opposite faces have the same two quotients, in exchanged order.
+    w = np.where(on_z, z, np.where(on_x, x, y))
+    behind = w < 0
+    minus_x = -x
+    first = np.where(on_x & ~on_z, y, minus_x)
+    first /= w
+    second = np.where(on_z, -y, z)
+    second /= w
+    face = np.where(on_z, 2, np.where(on_x, 0, 1))
+    face += 3 * behind
+    i, j = _grid(first, level), _grid(second, level)
+    return ids_of_squares(face, np.where(behind, j, i), np.where(behind, i, j), level)
+
+
+def _grid(u: Floats, level: int) -> Ints:
+    """Index of u in the grid of a level, by the inverse of the quadratic projection."""
+    s = np.abs(u)
+    s *= 3.0
+    s += 1.0
+    np.sqrt(s, out=s)
+    s *= 0.5
+    s = np.where(u >= 0, s, 1.0 - s)
+    s *= float(1 << level)
+    return np.minimum(s.astype(np.int64), (1 << level) - 1)
+
+
+def _moved(start: Squares, di: Ints, dj: Ints) -> Ids:
+    """Ids of the squares (i + di, j + dj), where necessary over the edge of the face."""
+    face, i, j, level = (part[..., None] for part in start)
+    side = np.left_shift(1, level)
+    # Twice the offsets of the centre from the axis of the face, on a cube whose half-width is `side`: integers, exact.
+    u, v = 2 * (i + di) + 1 - side, 2 * (j + dj) + 1 - side
+    out_u = np.abs(u) > side
+    v = np.where(out_u, np.clip(v, 1 - side, side - 1), v)
+    out_v = np.abs(v) > side
+    w = np.where(out_u | out_v, side - 1, side)  # folded down by as much as the centre stood out
+    uvw = np.stack([np.clip(u, -side, side), np.clip(v, -side, side), w], axis=-1)
+    face = np.broadcast_to(face, w.shape)
+    xyz = np.take_along_axis(uvw, _XYZ_SOURCE[face], axis=-1) * _XYZ_SIGN[face]
+    axis = np.abs(xyz).argmax(axis=-1)  # the face's own offset alone reaches `side`
+    height = np.take_along_axis(xyz, axis[..., None], axis=-1)[..., 0]
+    landed = axis + 3 * (height < 0)
+    axes = _FACE_AXES[landed]
+    new_u, new_v = (xyz * axes[..., 0, :]).sum(-1), (xyz * axes[..., 1, :]).sum(-1)
+    new_i, new_j = (new_u + side - 1) >> 1, (new_v + side - 1) >> 1
+    # As leaves, so that cells of several levels go through in one pass, and up again.
+    up = MAX_LEVEL - level
+    leaves = ids_of_squares(landed, new_i << up, new_j << up, MAX_LEVEL)
+    low = np.left_shift(np.uint64(1), (2 * up).astype(np.uint64))
+    return leaves & ~(low - np.uint64(1)) | low
+
+
+def _vertices_xyz(ids: ArrayLike) -> Floats:
+    """(..., 4, 3) corners on the cube, counter-clockwise."""
+    face, i, j, level = (part[..., None] for part in squares(ids))
+    size = _sizes(level)
+    u, v = st_to_uv((i + np.array([0, 1, 1, 0])) * size), st_to_uv((j + np.array([0, 0, 1, 1])) * size)
+    return _xyz(np.broadcast_to(face, u.shape), u, v)
+
+
+def _xyz(face: Ints, u: Floats, v: Floats) -> Floats:
+    """(..., 3) points of the cube."""
+    uvw = np.stack([u, v, np.ones_like(u)], axis=-1)
+    return np.asarray(np.take_along_axis(uvw, _XYZ_SOURCE[face], axis=-1) * _XYZ_SIGN[face])
+
+
+def _latlon_of_xyz(xyz: Floats) -> Floats:
+    """(..., 2) degrees with the reference's rounding; it leaves the date line the sign that y has."""
+    x, y, z = xyz[..., 0], xyz[..., 1], xyz[..., 2]
+    return np.asarray(np.rad2deg(np.stack([np.arctan2(z, np.sqrt(x * x + y * y)), np.arctan2(y, x)], axis=-1)))
+
+
+def _sizes(level: Ints) -> Floats:
+    """Side of a square, where the face has side 1."""
+    return np.asarray(np.ldexp(1.0, -level), dtype=np.float64)
+
+
+def _uv_width(index: Ints, size: Floats) -> Floats:
+    """Difference of u over one square, factored: subtracting one u from the other would cost leaves seven digits."""
+    middle = (index + 0.5) * size
+    return np.where(size == 1.0, 2.0, (8.0 / 3.0) * size * np.maximum(middle, 1.0 - middle))
+
+
+def _as_uint64(ids: ArrayLike) -> Ids:
+    if isinstance(ids, np.ndarray | np.generic) and ids.size and ids.dtype.kind not in "ui":
+        raise ValueError(f"cell ids must be unsigned integers, not {ids.dtype}")
+    return np.asarray(ids, dtype=np.uint64)
+
+
+def _as_ids(ids: ArrayLike) -> Ids:
+    array = _as_uint64(ids)
+    good = _valid(array)
+    if not good.all():
+        row = int(np.argmin(good.ravel()))
+        raise ValueError(f"{array.ravel()[row]:#018x} in row {row} is not the id of an S2 cell")
+    return array
+
+
+def _valid(ids: Ids) -> NDArray[np.bool_]:
+    return np.asarray((ids < np.uint64(6 << 61)) & (_lsb(ids) & _LEVEL_BITS != 0))
+
+
+def _lsb(ids: Ids) -> Ids:
+    """The lowest one of each id, which marks its level."""
+    with np.errstate(over="ignore"):  # a lone 0 wraps round, and NumPy warns of that for scalars
+        return ids & (~ids + np.uint64(1))
+
+
+def _lsb_of_level(level: int) -> np.uint64:
+    _check_level(level)
+    return np.uint64(1 << (2 * (MAX_LEVEL - level)))
+
+
+def _levels(ids: Ids) -> Ints:
+    # A power of two is exact in float64, and frexp reads its exponent.
+    return (61 - np.frexp(_lsb(ids).astype(np.float64))[1].astype(np.int64)) // 2
+
+
+def _check_level(level: int) -> None:
+    if not 0 <= level <= MAX_LEVEL:
+        raise ValueError(f"level {level} is not within 0 to {MAX_LEVEL}")
