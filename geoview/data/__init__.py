@@ -1,0 +1,1 @@
+"""Reading photos and pairs, and turning them into what an encoder sees."""
