@@ -1,0 +1,138 @@
+"""The only inference loop: pictures in, unit vectors out, in constant memory."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from geoview.config import InferenceConfig
+from geoview.errors import ConfigError, EncoderError
+from geoview.models.encoder import CrossViewEncoder
+
+__all__ = ["Picture", "embed", "read_ahead", "resolve_device", "resolve_precision"]
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Picture(Protocol):
+    """What can be embedded: a chip, a ground view."""
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """(H, W, 3)."""
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """(H, W), False where the picture shows nothing."""
+
+
+def resolve_device(device: str) -> torch.device:
+    """Returns the device that a setting means; `auto` is the first GPU where there is one.
+
+    Raises:
+        ConfigError: There is no such device here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {device!r} is not available here: {str(error).splitlines()[0]}") from error
+    return found
+
+
+def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
+    """Returns the type that the network computes in: `auto` is bfloat16 on a GPU that has it, float32 elsewhere."""
+    if precision != "auto":
+        return _DTYPES[precision]
+    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def embed(
+    encoder: CrossViewEncoder,
+    pictures: Iterable[Picture],
+    config: InferenceConfig,
+    *,
+    total: int | None = None,
+    progress: str | None = None,
+) -> Iterator[NDArray[np.float32]]:
+    """Embeds a stream of pictures.
+
+    Args:
+        encoder: In evaluation mode.
+        pictures: Read as they are needed, never more than a batch ahead. Sizes may differ; a batch ends where they do.
+        config: Batch size, device and precision.
+        total: How many there are, for the progress bar.
+        progress: Label of the progress bar on stderr; None shows none.
+
+    Yields:
+        (dim,) float32 unit vectors, one for each picture, in order.
+
+    Raises:
+        EncoderError: An embedding is not finite: the weights are broken, or overflow in this precision.
+    """
+    device = resolve_device(config.device)
+    dtype = resolve_precision(config.precision, device)
+    encoder = encoder.eval().to(device)
+    with tqdm(total=total, desc=progress, disable=None if progress else True, unit="img", dynamic_ncols=True) as bar:
+        for batch in _batches(pictures, config.batch_size):
+            pixels = torch.from_numpy(np.stack([p.pixels for p in batch])).to(device).permute(0, 3, 1, 2)
+            valid = torch.from_numpy(np.stack([p.valid for p in batch])).to(device)
+            enabled = dtype != torch.float32
+            with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=enabled):
+                vectors = encoder(pixels, valid).cpu().numpy()
+            if not np.isfinite(vectors).all():
+                raise EncoderError(f"embeddings are not finite in {dtype}: try --precision fp32, or another encoder")
+            bar.update(len(batch))
+            yield from vectors
+
+
+def _batches(pictures: Iterable[Picture], batch_size: int) -> Iterator[list[Picture]]:
+    batch: list[Picture] = []
+    for picture in pictures:
+        if batch and (len(batch) == batch_size or picture.pixels.shape != batch[0].pixels.shape):
+            yield batch
+            batch = []
+        batch.append(picture)
+    if batch:
+        yield batch
+
+
+def read_ahead(function: Callable[[T], R], items: Iterable[T], *, num_workers: int, depth: int) -> Iterator[R]:
+    """Maps a function over items in threads, in order, with at most `depth` results waiting.
+
+    Args:
+        function: Decodes a picture or cuts a chip; releases the GIL for most of its time.
+        items: Read lazily.
+        num_workers: Threads.
+        depth: Items in work or waiting; bounds the memory.
+
+    Yields:
+        The results, in the order of the items. An exception is raised where its result would have come.
+    """
+    with ThreadPoolExecutor(num_workers, thread_name_prefix="read-ahead") as pool:
+        waiting: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) >= depth:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,0 +1,296 @@
+"""One timm backbone that embeds street photos and aerial chips into the same space, and its folder on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self, cast
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from geoview.config import AerialView, EncoderConfig, GroundView
+from geoview.errors import ConfigError, EncoderError, OutputExistsError, UnsafeFileError
+from geoview.files import write_json
+from geoview.models.weights import backbone_state, logit_scale, read_state_dict
+
+__all__ = ["CrossViewEncoder", "find_encoder"]
+
+log = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+_PICKLE_SUFFIXES = {".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
+# What ImageNet backbones were trained with; a backbone trained from scratch has to be given some constants too.
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+
+
+class CrossViewEncoder(nn.Module):
+    """A timm backbone shared by both views; its pooled features, L2-normalised, are the embedding.
+
+    Sharing all weights and pooling without a head follows Sample4Geo (Deuser et al., ICCV 2023).
+
+    Attributes:
+        backbone: The timm model, without classifier.
+        ground: Geometry of a street photo as the encoder sees it.
+        aerial: Geometry of a chip as the encoder sees it.
+        notes: What `geoview.json` tells besides the views: logit scale, training data, metrics.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: str,
+        *,
+        ground: GroundView,
+        aerial: AerialView,
+        backbone_args: Mapping[str, Any] | None = None,
+        mean: tuple[float, ...] = _MEAN,
+        std: tuple[float, ...] = _STD,
+        notes: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Makes an encoder with random weights.
+
+        Args:
+            backbone: Name of a timm model.
+            ground: View of the street photos.
+            aerial: View of the chips.
+            backbone_args: Further arguments of the timm model.
+            mean: Colour mean in [0, 1] that pictures are centred on.
+            std: Colour deviation in [0, 1] that pictures are scaled by.
+            notes: Further content of `geoview.json`.
+
+        Raises:
+            EncoderError: timm does not know the model, or does not take the arguments.
+        """
+        super().__init__()
+        if not timm.is_model(backbone):
+            near = timm.list_models(f"*{backbone.split('_')[0]}*")[:5]
+            raise EncoderError(f"timm has no model {backbone!r}; near are {', '.join(near) or 'none'}")
+        args = dict(backbone_args or {})
+        try:
+            self.backbone = timm.create_model(backbone, pretrained=False, num_classes=0, **args)
+        except (TypeError, RuntimeError, AssertionError) as error:
+            raise EncoderError(f"timm model {backbone!r} does not take {args}: {error}") from error
+        self.architecture = backbone
+        self.backbone_args = args
+        self.ground = ground
+        self.aerial = aerial
+        self.notes: dict[str, Any] = dict(notes or {})
+        # Not part of the state dict: the weights file holds plain timm keys only.
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
+
+    @classmethod
+    def from_config(cls, config: EncoderConfig) -> Self:
+        """Makes the encoder that a training run starts from.
+
+        Args:
+            config: Architecture, views and the weights to start from.
+
+        Returns:
+            The encoder, with the weights of `config.pretrained` or random ones.
+
+        Raises:
+            EncoderError: The weights do not fit the architecture; names the first keys that do not.
+            UnsafeFileError: The weights file holds more than tensors.
+        """
+        encoder = cls(config.backbone, ground=config.ground, aerial=config.aerial, backbone_args=config.backbone_args)
+        if config.pretrained is not None:
+            state = read_state_dict(Path(config.pretrained))
+            encoder._load_backbone(state, source=config.pretrained)
+            scale = logit_scale(state)
+            if scale is not None:
+                encoder.notes["logit_scale"] = scale
+        return encoder
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return int(cast(int, self.backbone.num_features))
+
+    def forward(self, pixels: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Embeds pictures of either view.
+
+        Args:
+            pixels: (B, 3, H, W), uint8 or float in [0, 255].
+            valid: (B, H, W) bool; where it is False the picture shows nothing and the mean colour stands in.
+
+        Returns:
+            (B, dim) float32 of unit norm.
+        """
+        x = (pixels.to(self.mean.dtype) - self.mean) / self.std
+        if valid is not None:
+            x = x * valid.unsqueeze(1)
+        features = self.backbone(x)
+        # Norms and inner products in float32 whatever the network ran in: bfloat16 has 8 bits of mantissa.
+        return F.normalize(features.float(), dim=-1)
+
+    def fingerprint(self) -> str:
+        """Returns 16 hexadecimal digits that change with any weight, the architecture or the geometry of a view."""
+        digest = hashlib.sha256()
+        digest.update(json.dumps(self._identity(), sort_keys=True).encode())
+        for key, tensor in sorted(self.backbone.state_dict().items()):
+            digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Writes the folder: `config.json` and `model.safetensors` in timm's layout, `geoview.json` beside them.
+
+        Args:
+            folder: Folder to write. timm opens it as `local-dir:FOLDER`.
+            overwrite: Write over an encoder that is there.
+
+        Returns:
+            The folder.
+
+        Raises:
+            OutputExistsError: An encoder is there and `overwrite` is off.
+        """
+        folder = Path(folder)
+        if (folder / "config.json").exists() and not overwrite:
+            raise OutputExistsError(f"{folder}: an encoder is there already; choose another folder or --overwrite")
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {key: tensor.detach().cpu().contiguous() for key, tensor in self.backbone.state_dict().items()}
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        mean, std = ([round(v / 255, 6) for v in buffer.flatten().tolist()] for buffer in (self.mean, self.std))
+        write_json(
+            folder / "config.json",
+            {
+                "architecture": self.architecture,
+                "num_classes": 0,
+                "num_features": self.dim,
+                "model_args": self.backbone_args,
+                "pretrained_cfg": {
+                    "input_size": [3, self.aerial.size_px, self.aerial.size_px],
+                    "mean": mean,
+                    "std": std,
+                    "num_classes": 0,
+                },
+            },
+        )
+        write_json(
+            folder / "geoview.json",
+            {
+                "format_version": FORMAT_VERSION,
+                "views": {"ground": asdict(self.ground), "aerial": asdict(self.aerial)},
+                "fingerprint": self.fingerprint(),
+                **self.notes,
+            },
+        )
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Opens an encoder folder.
+
+        Args:
+            folder: As written by `save`, or the name of a shipped encoder.
+
+        Returns:
+            The encoder, in evaluation mode, on the CPU.
+
+        Raises:
+            EncoderError: A file is missing or malformed, or the weights do not fit.
+            UnsafeFileError: The folder holds a pickle.
+        """
+        folder = find_encoder(folder)
+        pickles = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in _PICKLE_SUFFIXES)
+        if pickles:
+            raise UnsafeFileError(
+                f"{folder}: holds {pickles[0]}, a pickle that could run code; an encoder folder is config.json, "
+                "model.safetensors and geoview.json: remove it, or convert it with `geoview train --encoder.pretrained`"
+            )
+        config, extras = _read_json(folder / "config.json"), _read_json(folder / "geoview.json")
+        version = extras.pop("format_version", None)
+        if version != FORMAT_VERSION:
+            raise EncoderError(
+                f"{folder}/geoview.json: format_version is {version}, this geoview reads {FORMAT_VERSION}"
+            )
+        try:
+            views = extras.pop("views")
+            pretrained = config.get("pretrained_cfg", {})
+            encoder = cls(
+                config["architecture"],
+                ground=GroundView(**views["ground"]),
+                aerial=AerialView(**views["aerial"]),
+                backbone_args=config.get("model_args", {}),
+                mean=tuple(pretrained.get("mean", _MEAN)),
+                std=tuple(pretrained.get("std", _STD)),
+            )
+        except (KeyError, TypeError, ConfigError) as error:
+            raise EncoderError(f"{folder}: config.json or geoview.json is incomplete: {error}") from error
+        try:
+            state = load_file(folder / "model.safetensors")
+        except (OSError, SafetensorError) as error:
+            raise EncoderError(f"{folder}/model.safetensors: cannot be read ({error}); copy the folder anew") from error
+        encoder._load_backbone(state, source=str(folder))
+        expected = extras.pop("fingerprint", None)
+        if expected is not None and expected != encoder.fingerprint():
+            raise EncoderError(f"{folder}: weights or views are not those that were saved (fingerprint); copy it anew")
+        encoder.notes = extras
+        return encoder.eval()
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "architecture": self.architecture,
+            "backbone_args": self.backbone_args,
+            "views": [asdict(self.ground), asdict(self.aerial)],
+            "mean": [round(v, 3) for v in self.mean.flatten().tolist()],
+            "std": [round(v, 3) for v in self.std.flatten().tolist()],
+        }
+
+    def _load_backbone(self, state: Mapping[str, Tensor], *, source: str) -> None:
+        found = backbone_state(state)
+        wanted = self.backbone.state_dict()
+        missing, unexpected = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+        unlike = sorted(k for k in wanted.keys() & found.keys() if wanted[k].shape != found[k].shape)
+        if missing or unexpected or unlike:
+            raise EncoderError(
+                f"{source}: weights do not fit {self.architecture}: {len(missing)} keys missing{_first(missing)}, "
+                f"{len(unexpected)} unexpected{_first(unexpected)}, {len(unlike)} of another shape{_first(unlike)}"
+            )
+        self.backbone.load_state_dict(found)
+
+
+def find_encoder(name: str | Path) -> Path:
+    """Returns the folder of an encoder given by its path or by the name of a shipped one.
+
+    Raises:
+        EncoderError: There is neither.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    shipped = Path(__file__).parents[1] / "encoders"
+    names = sorted(p.name for p in shipped.iterdir()) if shipped.is_dir() else []
+    if str(name) in names:
+        return shipped / str(name)
+    raise EncoderError(f"{name}: no such encoder folder; shipped encoders: {', '.join(names) or 'none'}")
+
+
+def _first(keys: list[str]) -> str:
+    return f" (first {keys[0]!r})" if keys else ""
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise EncoderError(f"{path.parent}: not an encoder folder, {path.name} is missing") from error
+    except (ValueError, OSError) as error:
+        raise EncoderError(f"{path}: not readable as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise EncoderError(f"{path}: must hold a JSON object")
+    return content
