@@ -1,0 +1,1 @@
+"""The index over S2 cells: its folder, its build, its search."""

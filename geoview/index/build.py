@@ -1,0 +1,255 @@
+"""Region to index: cells, a chip for each, a code for each chip, shard by shard, resumable after a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+import tiles
+from geoview.config import AerialView, BuildConfig, differing_keys
+from geoview.embed import embed, read_ahead
+from geoview.errors import ConfigError, OutputExistsError, RegionError
+from geoview.files import exclusive, full_disk_told, remove_folder, write_binary, write_json
+from geoview.geo import cells
+from geoview.geo.regions import Region
+from geoview.index import store
+from geoview.index.cell_index import CellIndex
+from geoview.models.encoder import CrossViewEncoder
+
+__all__ = ["build_index"]
+
+log = logging.getLogger(__name__)
+
+# Cells between two saves: what a kill costs at most, and what is kept in memory as float32.
+_BLOCK_CELLS = 2048
+
+
+def build_index(
+    encoder: CrossViewEncoder,
+    source: tiles.ImagerySource,
+    region: Region | None,
+    out: str | Path,
+    config: BuildConfig,
+) -> CellIndex:
+    """Builds an index of every cell of a region, or goes on with a build that was cut off.
+
+    Args:
+        encoder: Makes the codes; a copy goes into the index.
+        source: Imagery to cut chips from.
+        region: Ground to cover; None is what the imagery covers.
+        out: Index folder.
+        config: Level, least coverage, batch size, device and precision.
+
+    Returns:
+        The finished index.
+
+    Raises:
+        OutputExistsError: There is an index and `config.overwrite` is off.
+        ConfigError: `out` holds an unfinished build with other settings; names them.
+        RegionError: The region and the imagery have no ground in common.
+        BusyError: Another process builds the same index.
+        StorageFullError: The disk is full; running the same again goes on.
+        TilesError: The imagery cannot be read.
+    """
+    out = Path(out)
+    if (out / "manifest.json").exists() and not config.overwrite:
+        raise OutputExistsError(f"{out}: an index is there already; choose another --out or give --overwrite")
+    if out.exists() and not out.is_dir():
+        raise OutputExistsError(f"{out}: is a file; an index is a folder")
+    if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in ("manifest.json", "build")):
+        raise OutputExistsError(f"{out}: holds other files; choose an empty or a new folder")
+    coverage = Region.from_geometry(source.coverage(), name=source.uri)
+    if region is not None and not region.geometry.intersects(coverage.geometry):
+        raise RegionError(f"{region.name}: has no ground in common with the imagery {source.uri}")
+    ranges = (region or coverage).cell_ranges(config.level)
+    build = _Build(encoder, source, out, config, ranges)
+    with full_disk_told(out), exclusive(out / "build"):
+        return build.run()
+
+
+@dataclass
+class _Build:
+    """One build: the settings, and the journal under `build/` that a later process reads."""
+
+    encoder: CrossViewEncoder
+    source: tiles.ImagerySource
+    out: Path
+    config: BuildConfig
+    ranges: NDArray[np.uint64]
+
+    def run(self) -> CellIndex:
+        fingerprint = self.encoder.fingerprint()
+        self._claim(fingerprint)
+        encoder_folder = Path("encoder", fingerprint)
+        self.encoder.save(self.out / encoder_folder, overwrite=True)
+        shards = list(_shards(self.ranges, self.config.level))
+        with tqdm(
+            total=sum(n for _, n in shards), desc="index build", unit="cell", disable=None, dynamic_ncols=True
+        ) as bar:
+            entries = [self._shard(parent, bar) for parent, _ in shards]
+        manifest = store.Manifest(
+            level=self.config.level,
+            dim=self.encoder.dim,
+            chip=asdict(self.encoder.aerial),
+            encoder={"fingerprint": fingerprint, "folder": str(encoder_folder)},
+            min_coverage=self.config.min_coverage,
+            imagery=[_absolute(uri) for uri in self.config.imagery],
+            sources=[asdict(part) for part in self.source.parts()],
+            skipped_sources=[{"uri": str(uri), "reason": reason} for uri, reason in self.source.skipped],
+            shards=entries,
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            geoview=version("geoview"),
+        )
+        store.commit(self.out, manifest)
+        store.remove_journal(self.out)
+        store.remove_unnamed(self.out, manifest)
+        return CellIndex(self.out, manifest)
+
+    def _claim(self, fingerprint: str) -> None:
+        """Writes what is being built, or checks that the unfinished build there is the same."""
+        plan = {
+            "encoder": fingerprint,
+            "level": self.config.level,
+            "min_coverage": self.config.min_coverage,
+            "imagery": [part.uri for part in self.source.parts()],
+            "region": hashlib.sha256(self.ranges.tobytes()).hexdigest()[:16],
+        }
+        path = self.out / "build" / "plan.json"
+        if path.exists():
+            differing = differing_keys(json.loads(path.read_text(encoding="utf-8")), plan)
+            if differing and not self.config.overwrite:
+                raise ConfigError(
+                    f"{self.out}: holds an unfinished build with another {', '.join(differing)}; "
+                    "finish it with its own settings, or give --overwrite to start anew"
+                )
+            if not differing:
+                return
+            store.clear_journal(self.out)
+        write_json(path, plan)
+
+    def _shard(self, parent: np.uint64, bar: tqdm[Any]) -> store.ShardEntry:
+        token = cells.tokens(np.array([parent]))[0]
+        done = self.out / "build" / f"{token}.json"
+        if done.exists():
+            entry = store.ShardEntry(**json.loads(done.read_text(encoding="utf-8")))
+            bar.update(entry.rows + entry.skipped)
+            return entry
+        ids = _cells_under(parent, self.ranges, self.config.level)
+        journal = self.out / "build" / token
+        parts = [
+            self._block(ids[start : start + _BLOCK_CELLS], journal / f"{start:06d}.npz", bar)
+            for start in range(0, len(ids), _BLOCK_CELLS)
+        ]
+        entry = store.write_shard(self.out, token, store.Rows.concatenate(parts))
+        write_json(done, asdict(entry))
+        remove_folder(journal)
+        return entry
+
+    def _block(self, ids: NDArray[np.uint64], path: Path, bar: tqdm[Any]) -> store.Rows:
+        rows = _read_block(path, ids)
+        if rows is None:
+            rows = self._encode(ids, bar)
+            arrays: dict[str, Any] = {f.name: getattr(rows, f.name) for f in fields(rows)}
+            with write_binary(path) as file:
+                np.savez(file, **arrays)
+        else:
+            bar.update(len(ids))
+        return rows
+
+    def _encode(self, ids: NDArray[np.uint64], bar: tqdm[Any]) -> store.Rows:
+        chips = _Chips(self.source, self.encoder.aerial)
+        coverage = np.zeros(len(ids), np.float16)
+        dates = np.zeros(len(ids), np.int32)
+        kept: list[int] = []
+
+        def covered() -> Iterator[tiles.Chip]:
+            cut = read_ahead(
+                chips.cut,
+                cells.centers_deg(ids),
+                num_workers=self.config.num_workers,
+                depth=2 * self.config.batch_size,
+            )
+            for i, chip in enumerate(cut):
+                bar.update()
+                if chip is None:
+                    continue
+                coverage[i] = chip.valid_fraction
+                if chip.valid_fraction >= self.config.min_coverage:
+                    dates[i] = _yyyymmdd(chip.date)
+                    kept.append(i)
+                    yield chip
+
+        vectors = list(embed(self.encoder, covered(), self.config))
+        aerial = np.stack(vectors).astype(np.float16) if vectors else np.empty((0, self.encoder.dim), np.float16)
+        has_code = np.zeros(len(ids), np.bool_)
+        has_code[kept] = True
+        return store.Rows(
+            aerial, ids[has_code], dates[has_code], coverage[has_code], ids[~has_code], coverage[~has_code]
+        )
+
+
+@dataclass(frozen=True)
+class _Chips:
+    source: tiles.ImagerySource
+    view: AerialView
+
+    def cut(self, latlon_deg: NDArray[np.float64]) -> tiles.Chip | None:
+        """Returns the chip around a point, None where there is no imagery at all."""
+        try:
+            return self.source.chip(latlon_deg, size_px=self.view.size_px, gsd_m=self.view.gsd_m)
+        except tiles.OutsideCoverageError:
+            return None
+
+
+def _shards(ranges: NDArray[np.uint64], level: int) -> Iterator[tuple[np.uint64, int]]:
+    """Yields (parent, number of cells) of the shards that leaf ranges touch, in S2 order."""
+    parent_level = max(0, level - store.SHARD_LEVELS)
+    parents: list[NDArray[np.uint64]] = []
+    for low, high in ranges:
+        first, last = cells.parents(np.array([low, high]), parent_level)
+        step = 2 * (int(first) & -int(first))
+        parents.append(np.arange(int(first), int(last) + 1, step, dtype=np.uint64))
+    for parent in np.unique(np.concatenate(parents)) if parents else ():
+        yield parent, len(_cells_under(parent, ranges, level))
+
+
+def _cells_under(parent: np.uint64, ranges: NDArray[np.uint64], level: int) -> NDArray[np.uint64]:
+    """Returns the cells of a level that lie in leaf ranges and under a parent, ascending."""
+    low, high = cells.range_min(np.array([parent]))[0], cells.range_max(np.array([parent]))[0]
+    first, last = np.searchsorted(ranges[:, 1], low), np.searchsorted(ranges[:, 0], high, "right")
+    return cells.ids_in_ranges(ranges[first:last].clip(low, high), level)
+
+
+def _read_block(path: Path, ids: NDArray[np.uint64]) -> store.Rows | None:
+    """Returns a finished block of the journal; None where there is none, or a kill left half of it."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            rows = store.Rows(**arrays)
+    except (FileNotFoundError, BadZipFile, ValueError, EOFError, KeyError, TypeError):
+        return None
+    held = np.sort(np.concatenate([rows.cell, rows.skipped_cell]))
+    return rows if np.array_equal(held, ids) else None
+
+
+def _absolute(uri: str) -> str:
+    """Returns a path that is right from any folder; addresses are left as they are."""
+    return str(Path(uri).resolve()) if Path(uri).exists() else uri
+
+
+def _yyyymmdd(date: str | None) -> int:
+    """Returns an ISO date, month or year as a number that sorts by time; what is not known is 00."""
+    parts: Sequence[str] = (date or "").split("T")[0].split("-")
+    year, month, day = [*(int(p) if p.isdigit() else 0 for p in parts), 0, 0, 0][:3]
+    return year * 10_000 + month * 100 + day
