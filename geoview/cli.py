@@ -1,0 +1,372 @@
+"""The verbs of the command line. Nothing heavy is imported before a verb runs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import jsonargparse
+from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
+
+from geoview.config import BuildConfig, LocateConfig, TrainConfig
+from geoview.errors import ConfigError, GeoviewError
+from geoview.files import full_disk_told, write_text
+
+if TYPE_CHECKING:
+    from geoview.geo.regions import Region
+
+__all__ = ["main"]
+
+_OK, _SOME_FAILED, _BAD_USAGE = 0, 1, 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        argv: Arguments; None takes the process's own.
+
+    Returns:
+        Exit code: 0 all well, 1 some inputs failed (each is named), 2 nothing could be done.
+    """
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    verb = arguments[arguments.subcommand]
+    action = arguments.subcommand
+    if action == "index":
+        action, verb = f"index {verb.subcommand}", verb[verb.subcommand]
+    talk = logging.StreamHandler(sys.stderr)
+    talk.setFormatter(logging.Formatter("geoview: %(message)s"))
+    logging.getLogger("geoview").addHandler(talk)
+    logging.getLogger("geoview").setLevel(logging.INFO)
+    warnings.showwarning = _show_warning
+    try:
+        return _VERBS[action](verb)
+    except KeyboardInterrupt:
+        print("geoview: interrupted; the same command goes on where it can", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return _SOME_FAILED
+    except Exception as error:
+        if arguments.verbose:
+            traceback.print_exc()
+        elif not _is_users(error):
+            raise
+        print(f"geoview: {' '.join(str(error).split())}", file=sys.stderr)
+        return _BAD_USAGE
+
+
+class ArgumentParser(jsonargparse.ArgumentParser):
+    """Says what is wrong in one line; the whole usage is what --help is for."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Prints the message and exits with 2."""
+        print(f"geoview: {' '.join(str(message).split())}; --help lists what there is", file=sys.stderr)
+        raise SystemExit(_BAD_USAGE)
+
+
+def _is_users(error: Exception) -> bool:
+    # `tiles` is only in memory when something can have raised its errors.
+    tiles = sys.modules.get("tiles")
+    return isinstance(error, GeoviewError) or (tiles is not None and isinstance(error, tiles.TilesError))
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"geoview: warning: {message}", file=sys.stderr)
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="geoview", description="Tells where a photo was taken by matching it against imagery seen from above."
+    )
+    parser.add_argument("--version", action="version", version=f"geoview {version('geoview')}")
+    parser.add_argument("--verbose", action="store_true", help="show where in the code an error arose")
+    verbs = parser.add_subcommands(required=True, dest="subcommand")
+
+    train = _verb("train an encoder on pairs of pictures, or go on with a run that was cut off")
+    train.add_argument("--config", action=ActionConfigFile, help="YAML file; flags override it")
+    _add(train, TrainConfig)
+    verbs.add_subcommand("train", train)
+
+    index = ArgumentParser(description="make and check indexes")
+    verbs.add_subcommand("index", index)
+    steps = index.add_subcommands(required=True, dest="subcommand")
+    build = _verb("cover a region with cells and give each a code, or go on with a build that was cut off")
+    build.add_argument("--config", action=ActionConfigFile, help="YAML file; flags override it")
+    _add(build, BuildConfig)
+    steps.add_subcommand("build", build)
+    for name, help_ in (
+        ("info", "tell what an index holds, as JSON"),
+        ("verify", "read everything and compare it with what was written"),
+    ):
+        step = _verb(help_)
+        step.add_argument("index", type=str, help="index folder")
+        steps.add_subcommand(name, step)
+
+    locate = _verb("tell where photos were taken")
+    locate.add_argument(
+        "photos", type=str, nargs="+", help="photos, folders of photos, or CSV tables with a column `path`"
+    )
+    locate.add_argument("--config", action=ActionConfigFile, help="YAML file; flags override it")
+    _add(locate, LocateConfig)
+    verbs.add_subcommand("locate", locate)
+
+    info = _verb("tell what an encoder, index, training run, photo or imagery source is, as JSON")
+    info.add_argument("path", type=str, help="file or folder")
+    verbs.add_subcommand("info", info)
+    return parser
+
+
+def _verb(description: str) -> ArgumentParser:
+    return ArgumentParser(description=description)
+
+
+def _add(parser: ArgumentParser, kind: type[Any]) -> None:
+    """Adds a flag for each field; switches take no value, and imagery takes several paths as shells expand them."""
+    own = {field.name for field in fields(kind)} & {"imagery", "overwrite"}
+    parser.add_class_arguments(kind, skip=own)
+    if "imagery" in own:
+        required = kind is BuildConfig
+        parser.add_argument(
+            "--imagery",
+            type=str,
+            nargs="+",
+            required=required,
+            default=None if required else [],
+            metavar="PATH",
+            help=_field_help(kind, "imagery"),
+        )
+    if "overwrite" in own:
+        parser.add_argument("--overwrite", action="store_true", help=_field_help(kind, "overwrite"))
+
+
+def _field_help(kind: type[Any], name: str) -> str:
+    """Returns what the docstring of a config says of a field, on one line."""
+    lines = (kind.__doc__ or "").splitlines()
+    return next(line.split(":", 1)[1].strip() for line in lines if line.strip().startswith(f"{name}:"))
+
+
+def _config(kind: type[Any], arguments: Namespace) -> Any:
+    """Makes the config of a verb; its own checks raise ConfigError."""
+    values = {k: v for k, v in arguments.as_dict().items() if k not in ("config", "photos")}
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, "config")
+    return parser.instantiate(parser.parse_object({"config": values})).config
+
+
+def _train(arguments: Namespace) -> int:
+    config = _config(TrainConfig, arguments)
+    from geoview.training.fit import fit
+
+    encoder = fit(config)
+    print(json.dumps({"encoder": str(Path(config.out, "encoder")), **encoder.notes}, indent=1))
+    return _OK
+
+
+def _build(arguments: Namespace) -> int:
+    config = _config(BuildConfig, arguments)
+    import tiles
+    from geoview.index.build import build_index
+    from geoview.models.encoder import CrossViewEncoder
+
+    source = tiles.open_source(config.imagery)
+    region = _region(config.region)
+    index = build_index(CrossViewEncoder.load(config.encoder), source, region, config.out, config)
+    manifest = index.manifest
+    print(json.dumps({"index": config.out, "codes": manifest.n_rows, "cells_without_code": manifest.n_skipped}))
+    for skipped in manifest.skipped_sources:
+        print(f"geoview: skipped {skipped['uri']}: {skipped['reason']}", file=sys.stderr)
+    return _SOME_FAILED if manifest.skipped_sources else _OK
+
+
+def _info_index(arguments: Namespace) -> int:
+    print(json.dumps(_describe_index(Path(arguments.index)), indent=1))
+    return _OK
+
+
+def _verify(arguments: Namespace) -> int:
+    from geoview.index.cell_index import CellIndex
+
+    index = CellIndex.open(arguments.index)
+    problems = index.verify()
+    for problem in problems:
+        print(problem)
+    if problems:
+        print(f"geoview: {arguments.index}: {len(problems)} problems", file=sys.stderr)
+        return _SOME_FAILED
+    print(f"sound: {len(index)} codes in {len(index.manifest.shards)} shards")
+    return _OK
+
+
+def _locate(arguments: Namespace) -> int:
+    config: LocateConfig = _config(LocateConfig, arguments)
+    from geoview.locate import candidates
+
+    out = None if config.out is None else Path(config.out)
+    if out is not None:
+        candidates.check_output(out, overwrite=config.overwrite)
+    from geoview.data.photos import find_queries
+    from geoview.index.cell_index import CellIndex
+    from geoview.locate.localizer import Localizer, PhotoView
+
+    queries = find_queries(arguments.photos)
+    index = CellIndex.open(config.index)
+    around_own = config.radius_m if config.near == "exif" else None
+    answers = Localizer(index, config).locate(
+        queries,
+        top_k=config.top_k,
+        region=_search_region(config),
+        around_own_position_m=around_own,
+        view=PhotoView(config.view, config.fov_deg, config.gsd_m),
+    )
+    failed = 0
+
+    def counted() -> Any:
+        nonlocal failed
+        from tqdm import tqdm
+
+        for answer in tqdm(answers, total=len(queries), desc="locate", unit="photo", disable=None, dynamic_ncols=True):
+            if answer.status == "failed":
+                failed += 1
+                print(f"geoview: {answer.error}", file=sys.stderr)
+            yield answer
+
+    if out is None:
+        candidates.write_csv(counted(), sys.stdout)
+    else:
+        with full_disk_told(out), write_text(out) as file:
+            if out.suffix.lower() == ".csv":
+                candidates.write_csv(counted(), file)
+            elif out.suffix.lower() == ".geojson":
+                candidates.write_geojson(counted(), file)
+            else:
+                from geoview.locate.page import open_imagery, write_html
+
+                write_html(counted(), file, index=index, imagery=open_imagery(index, config.imagery))
+    return _SOME_FAILED if failed else _OK
+
+
+def _search_region(config: LocateConfig) -> Region | None:
+    from geoview.geo.regions import Region
+
+    region = _region(config.region)
+    if config.near is None or config.near == "exif":
+        return region
+    try:
+        lat, lon = (float(part) for part in config.near.split(","))
+    except ValueError as error:
+        raise ConfigError(
+            f"near is {config.near!r}; write LAT,LON in degrees, as in --near=-33.9,-70.6, or exif"
+        ) from error
+    assert config.radius_m is not None, "LocateConfig checks this"
+    disc = Region.disc((lat, lon), config.radius_m)
+    return disc if region is None else disc.intersection(region)
+
+
+def _region(path: str | None) -> Region | None:
+    from geoview.geo.regions import Region
+
+    return None if path is None else Region.from_geojson(path)
+
+
+def _info(arguments: Namespace) -> int:
+    path = Path(arguments.path)
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file or folder")
+    for marker, describe in (
+        ("manifest.json", _describe_index),
+        ("geoview.json", _describe_encoder),
+        ("config.yaml", _describe_run),
+    ):
+        if (path / marker).exists():
+            print(json.dumps(describe(path), indent=1))
+            return _OK
+    describe = _describe_photo if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp") else _describe_imagery
+    print(json.dumps(describe(path), indent=1))
+    return _OK
+
+
+def _describe_index(path: Path) -> dict[str, Any]:
+    from geoview.index.cell_index import CellIndex
+
+    index = CellIndex.open(path)
+    manifest = asdict(index.manifest)
+    shards = manifest.pop("shards")
+    size_bytes = sum(
+        f.stat().st_size for s in index.manifest.shards for f in (path / s.folder).rglob("*") if f.is_file()
+    )
+    extent = index.extent_deg()
+    return {
+        "kind": "index",
+        "codes": len(index),
+        "cells_without_code": index.manifest.n_skipped,
+        "shards": len(shards),
+        "size_bytes": size_bytes,
+        "extent_deg": None if extent is None else dict(zip(("south", "west", "north", "east"), extent, strict=True)),
+        **manifest,
+    }
+
+
+def _describe_encoder(path: Path) -> dict[str, Any]:
+    from geoview.models.encoder import CrossViewEncoder
+
+    encoder = CrossViewEncoder.load(path)
+    return {
+        "kind": "encoder",
+        "backbone": encoder.architecture,
+        "dim": encoder.dim,
+        "parameters": sum(p.numel() for p in encoder.parameters()),
+        "fingerprint": encoder.fingerprint(),
+        "views": {"ground": asdict(encoder.ground), "aerial": asdict(encoder.aerial)},
+        **encoder.notes,
+    }
+
+
+def _describe_run(path: Path) -> dict[str, Any]:
+    import csv
+
+    metrics = path / "metrics.csv"
+    rows = list(csv.DictReader(metrics.open(encoding="utf-8"))) if metrics.exists() else []
+    finished = (path / "encoder" / "geoview.json").exists()
+    return {"kind": "training run", "finished": finished, "last": rows[-1] if rows else None}
+
+
+def _describe_photo(path: Path) -> dict[str, Any]:
+    from geoview.data.photos import read_metadata
+
+    metadata = asdict(read_metadata(path))
+    captured_at = metadata.pop("captured_at")
+    return {"kind": "photo", "captured_at": captured_at and captured_at.isoformat(), **metadata}
+
+
+def _describe_imagery(path: Path) -> dict[str, Any]:
+    import tiles
+
+    source = tiles.open_source(str(path))
+    west, south, east, north = source.coverage().bounds
+    return {
+        "kind": "imagery",
+        "native_gsd_m": source.native_gsd_m,
+        "extent_deg": {"south": south, "west": west, "north": north, "east": east},
+        "parts": [asdict(part) for part in source.parts()],
+        "skipped": [{"uri": str(uri), "reason": reason} for uri, reason in source.skipped],
+    }
+
+
+_VERBS: dict[str, Callable[[Namespace], int]] = {
+    "train": _train,
+    "index build": _build,
+    "index info": _info_index,
+    "index verify": _verify,
+    "locate": _locate,
+    "info": _info,
+}

@@ -1,0 +1,1 @@
+"""From photos to ranked places and the files that an analyst opens."""

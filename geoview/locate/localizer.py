@@ -1,0 +1,202 @@
+"""Photos in, ranked places out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
+
+import numpy as np
+
+import tiles
+from geoview.config import InferenceConfig
+from geoview.data.photos import PhotoQuery, load_image, read_metadata
+from geoview.data.views import aerial_view, photo_view
+from geoview.embed import Picture, embed, read_ahead, resolve_device
+from geoview.errors import ConfigError, GeoviewError
+from geoview.geo.regions import Region
+from geoview.geo.sphere import distance_m
+from geoview.index.cell_index import CellIndex
+from geoview.locate.posterior import CELLS_A_PLACE, Place, distinct_places
+
+__all__ = ["Localization", "Localizer", "PhotoView"]
+
+
+@dataclass(frozen=True)
+class PhotoView:
+    """What photos show, for those that do not tell it themselves.
+
+    Attributes:
+        kind: `ground` (street photos) or `aerial` (seen from above).
+        fov_deg: Horizontal field of view of perspective photos; None is what EXIF tells, or else 65 degrees.
+        gsd_m: Metres per pixel of aerial photos; a GeoTIFF brings its own.
+    """
+
+    kind: Literal["ground", "aerial"] = "ground"
+    fov_deg: float | None = None
+    gsd_m: float | None = None
+
+
+@dataclass(frozen=True)
+class Localization:
+    """The answer for one photo.
+
+    Attributes:
+        query: The photo, as it was given.
+        status: `ok`, or `failed` with `error` set.
+        places: Best first; no two touch.
+        latlon_deg: Position that came with the photo, from its EXIF or the photo table; reported, never used as a hint
+            unless a search around it was asked for.
+        error: One line, for a photo that could not be read.
+    """
+
+    query: str
+    status: Literal["ok", "failed"]
+    places: list[Place]
+    latlon_deg: tuple[float, float] | None = None
+    error: str = ""
+
+    def exif_distance_m(self, place: Place) -> float | None:
+        """Returns the distance of a place from the position that came with the photo."""
+        if self.latlon_deg is None:
+            return None
+        return float(distance_m(np.array(self.latlon_deg), np.array(place.latlon_deg)))
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    query: PhotoQuery
+    picture: Picture | None
+    latlon_deg: tuple[float, float] | None
+    error: str = ""
+
+
+class Localizer:
+    """Locates photos in an index, with the index's own encoder."""
+
+    def __init__(self, index: CellIndex, config: InferenceConfig | None = None) -> None:
+        """Opens the encoder.
+
+        Args:
+            index: Where to search.
+            config: Batch size, device, precision and threads.
+
+        Raises:
+            EncoderMismatchError: The index's encoder folder holds another encoder.
+            EncoderError: It cannot be opened.
+        """
+        self.index = index
+        self.config = config or InferenceConfig()
+        self.encoder = index.encoder()
+        self._device = resolve_device(self.config.device)
+
+    def locate(
+        self,
+        photos: Iterable[PhotoQuery | str],
+        *,
+        top_k: int = 10,
+        region: Region | None = None,
+        around_own_position_m: float | None = None,
+        view: PhotoView | None = None,
+    ) -> Iterator[Localization]:
+        """Answers photos in their order; a photo that cannot be read is answered as failed and stops nothing.
+
+        Args:
+            photos: Files, or photos with what is known of them.
+            top_k: Places for each photo.
+            region: Search there only.
+            around_own_position_m: Search within this distance of each photo's own position only; a photo without one
+                fails.
+            view: What the photos show.
+
+        Yields:
+            One answer a photo.
+
+        Raises:
+            RegionError: No cell of the index lies in `region`.
+        """
+        view = view or PhotoView()
+        queries = iter(p if isinstance(p, PhotoQuery) else PhotoQuery(p) for p in photos)
+        while batch := list(islice(queries, self.config.batch_size)):
+            prepared = list(
+                read_ahead(
+                    lambda query: self._prepare(query, view),
+                    batch,
+                    num_workers=self.config.num_workers,
+                    depth=self.config.batch_size,
+                )
+            )
+            if around_own_position_m is not None:
+                for photo in prepared:
+                    yield from self._search_around(photo, top_k, around_own_position_m, region)
+            else:
+                yield from self._search(prepared, top_k, region)
+
+    def _search_around(
+        self, photo: _Prepared, top_k: int, radius_m: float, region: Region | None
+    ) -> Iterator[Localization]:
+        if photo.picture is not None and photo.latlon_deg is None:
+            yield _failed(photo, f"{photo.query.path}: has no position of its own to search around")
+            return
+        try:
+            if photo.latlon_deg is not None:
+                disc = Region.disc(photo.latlon_deg, radius_m)
+                region = disc if region is None else disc.intersection(region)
+            yield from self._search([photo], top_k, region)
+        except GeoviewError as error:
+            yield _failed(photo, str(error))
+
+    def _search(self, prepared: list[_Prepared], top_k: int, region: Region | None) -> Iterator[Localization]:
+        # Sorted by shape, so that photos of mixed fields of view still fill batches.
+        readable = [(p.picture.pixels.shape, i, p.picture) for i, p in enumerate(prepared) if p.picture is not None]
+        readable.sort(key=lambda entry: entry[:2])
+        vectors = list(embed(self.encoder, (picture for _, _, picture in readable), self.config))
+        places: dict[int, list[Place]] = {}
+        if vectors:
+            k = CELLS_A_PLACE * top_k
+            hits = self.index.search(np.stack(vectors), k, region=region, device=str(self._device))
+            for (_, i, _), cell_id, score in zip(readable, hits.cell_id, hits.score, strict=True):
+                places[i] = distinct_places(cell_id, score, top_k)
+        for i, photo in enumerate(prepared):
+            if i in places:
+                yield Localization(photo.query.path, "ok", places[i], photo.latlon_deg)
+            else:
+                yield _failed(photo, photo.error)
+
+    def _prepare(self, query: PhotoQuery, view: PhotoView) -> _Prepared:
+        latlon_deg = query.latlon_deg
+        try:
+            metadata = read_metadata(query.path)
+            latlon_deg = latlon_deg or metadata.latlon_deg
+            picture: Picture
+            if view.kind == "aerial":
+                picture = self._aerial(query, view)
+            else:
+                picture = photo_view(
+                    query.path,
+                    metadata,
+                    self.encoder.ground,
+                    fov_deg=query.fov_deg or view.fov_deg,
+                    heading_deg=query.heading_deg,
+                )
+        except (GeoviewError, tiles.TilesError) as error:
+            return _Prepared(query, None, latlon_deg, str(error))
+        return _Prepared(query, picture, latlon_deg)
+
+    def _aerial(self, query: PhotoQuery, view: PhotoView) -> Picture:
+        spec = self.encoder.aerial
+        if view.gsd_m is not None:
+            return aerial_view(load_image(query.path), spec, gsd_m=view.gsd_m)
+        try:
+            source = tiles.open_source(query.path)
+        except tiles.MissingCRSError as error:
+            raise ConfigError(
+                f"{query.path}: an aerial photo without georeference needs --gsd_m, metres per pixel"
+            ) from error
+        centre = source.coverage().centroid
+        return source.chip(np.array([centre.y, centre.x]), size_px=spec.size_px, gsd_m=spec.gsd_m)
+
+
+def _failed(photo: _Prepared, error: str) -> Localization:
+    return Localization(photo.query.path, "failed", [], photo.latlon_deg, error)

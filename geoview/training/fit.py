@@ -1,0 +1,216 @@
+"""A training run: its folder, its data, its end."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning
+import numpy as np
+import torch
+import yaml
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from tqdm import tqdm
+
+import tiles
+from geoview.config import InferenceConfig, TrainConfig, differing_keys
+from geoview.data.pairs import PairTable
+from geoview.data.pictures import PairPictures, Side
+from geoview.embed import embed, resolve_device, resolve_precision
+from geoview.errors import ConfigError, OutputExistsError, PairTableError, TrainingError
+from geoview.files import exclusive, full_disk_told, write_text
+from geoview.metrics import ranks, recall_at
+from geoview.models.encoder import CrossViewEncoder
+from geoview.training.task import ContrastiveTask
+
+__all__ = ["fit"]
+
+log = logging.getLogger(__name__)
+
+_CHECKPOINT = "last.ckpt"
+_LOG_EVERY_STEPS = 50
+_PRECISIONS: dict[torch.dtype, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+    torch.float32: "32-true",
+    torch.bfloat16: "bf16-mixed",
+    torch.float16: "16-mixed",
+}
+# What may differ when a run goes on: it changes how fast things are learnt, not what.
+_FREE_KEYS = {"num_workers", "device", "checkpoint_every_steps"}
+
+
+def fit(config: TrainConfig) -> CrossViewEncoder:
+    """Trains an encoder, or goes on with a run that was cut off.
+
+    Args:
+        config: Everything; `config.out` is the run folder.
+
+    Returns:
+        The trained encoder, which is also in `<out>/encoder`.
+
+    Raises:
+        OutputExistsError: `config.out` holds something that is not a run.
+        TrainingError: The run there has another config, names the keys; fewer pairs than a batch; loss not finite.
+        PairTableError: The pair table cannot be used.
+        BusyError: Another process trains there.
+    """
+    out = Path(config.out)
+    with full_disk_told(out), exclusive(out):
+        _claim(out, config)
+        table = PairTable.from_csv(config.data.pairs)
+        training, validation = table.split(config.data.validation_share, config.seed)
+        if config.optimiser.steps and len(training) < config.optimiser.batch_size:
+            raise TrainingError(
+                f"{table.name}: {len(training)} training pairs are fewer than optimiser.batch_size "
+                f"{config.optimiser.batch_size}; lower it to at most {len(training)}"
+            )
+        if (out / "encoder" / "geoview.json").exists():
+            log.info("%s: finished already", out)
+            return CrossViewEncoder.load(out / "encoder")
+        torch.manual_seed(config.seed)
+        encoder = CrossViewEncoder.from_config(config.encoder)
+        task = ContrastiveTask(encoder, _pictures(training, config, augmented=True), config)
+        if config.optimiser.steps:
+            _train(task, out, config)
+        encoder.notes = {
+            "logit_scale": task.logit_scale.item(),
+            "training": {"data": asdict(config.data), "pairs": len(training), "steps": config.optimiser.steps},
+            "metrics": _validate(encoder, validation, config),
+        }
+        encoder.eval().save(out / "encoder", overwrite=True)
+        return encoder
+
+
+def _claim(out: Path, config: TrainConfig) -> None:
+    """Writes the resolved config, or checks that the run there has the same."""
+    path = out / "config.yaml"
+    resolved: dict[str, Any] = asdict(config)
+    if path.exists():
+        differing = differing_keys(yaml.safe_load(path.read_text(encoding="utf-8")), _plain(resolved))
+        changed = [key for key in differing if key not in _FREE_KEYS]
+        if changed:
+            raise TrainingError(
+                f"{out}: holds a run with another {', '.join(changed)}; give its own config to go on, or another --out"
+            )
+        return
+    if any(p.name != "lock" for p in out.iterdir()):
+        raise OutputExistsError(f"{out}: holds other files; choose an empty or a new folder")
+    with write_text(path) as file:
+        yaml.safe_dump(_plain(resolved), file, sort_keys=False)
+
+
+def _plain(value: Any) -> Any:
+    """Returns what YAML gives back: tuples as lists."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _pictures(table: PairTable, config: TrainConfig, *, augmented: bool) -> PairPictures:
+    query_view = config.encoder.ground if config.data.query_view == "ground" else config.encoder.aerial
+    query_imagery = _imagery(config.data.query_imagery, table.query_path, "data.query_imagery", table)
+    reference_imagery = _imagery(config.data.reference_imagery, table.reference_path, "data.reference_imagery", table)
+    query = Side(table.query_path, query_imagery, query_view)
+    reference = Side(table.reference_path, reference_imagery, config.encoder.aerial)
+    if config.data.query_view == "ground" and not all(table.query_path):
+        raise PairTableError(f"{table.name}: street photos are files; every pair needs a query_path")
+    return PairPictures(table, query, reference, config.augment if augmented else None, seed=config.seed)
+
+
+def _imagery(uris: list[str], paths: tuple[str, ...], key: str, table: PairTable) -> tiles.ImagerySource | None:
+    if all(paths):
+        return None
+    if not uris:
+        raise ConfigError(f"{table.name}: has pairs without a file on one side; name their imagery in {key}")
+    return tiles.open_source(uris)
+
+
+def _train(task: ContrastiveTask, out: Path, config: TrainConfig) -> None:
+    device = resolve_device(config.device)
+    # Its notes on hardware, tips and the checkpoint of the run that goes on are not for the user.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning|torch")
+    trainer = lightning.Trainer(
+        accelerator="gpu" if device.type == "cuda" else device.type,
+        devices=[device.index or 0] if device.type == "cuda" else 1,
+        precision=_PRECISIONS[resolve_precision(config.precision, device)],
+        max_steps=config.optimiser.steps,
+        max_epochs=-1,
+        gradient_clip_val=config.optimiser.clip_norm,
+        reload_dataloaders_every_n_epochs=1,
+        callbacks=[
+            _Progress(out / "metrics.csv", config.optimiser.steps),
+            ModelCheckpoint(
+                out, filename="last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
+            ),
+        ],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=out,
+    )
+    checkpoint = out / _CHECKPOINT
+    trainer.fit(task, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
+
+
+class _Progress(Callback):
+    """A bar on stderr, and a row in metrics.csv every 50 steps."""
+
+    def __init__(self, path: Path, steps: int) -> None:
+        self._path, self._steps = path, steps
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        done = trainer.global_step
+        self._bar = tqdm(total=self._steps, initial=done, desc="train", unit="step", disable=None, dynamic_ncols=True)
+        self._rows = [row for row in self._read() if int(row["step"]) <= done]
+        self._write()
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        step = trainer.global_step
+        self._bar.update()
+        if step % _LOG_EVERY_STEPS and step != self._steps:
+            return
+        values = {name: f"{float(value):.6g}" for name, value in trainer.callback_metrics.items()}
+        rate = f"{trainer.optimizers[0].param_groups[0]['lr']:.6g}"
+        self._rows.append({"step": str(step), **values, "learning_rate": rate})
+        self._bar.set_postfix(values)
+        self._write()
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._bar.close()
+
+    def _read(self) -> list[dict[str, str]]:
+        if not self._path.exists():
+            return []
+        with self._path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    def _write(self) -> None:
+        with write_text(self._path) as file:
+            writer = csv.DictWriter(file, ["step", "loss", "batch_recall_at_1", "temperature", "learning_rate"])
+            writer.writeheader()
+            writer.writerows(self._rows)
+
+
+def _validate(encoder: CrossViewEncoder, table: PairTable, config: TrainConfig) -> dict[str, float]:
+    """Retrieves each held-out query among the held-out references."""
+    if not len(table):
+        return {}
+    pictures = _pictures(table, config, augmented=False)
+    inference = InferenceConfig(device=config.device, precision=config.precision)
+    sides = [
+        np.stack(list(embed(encoder, (pictures[0, i][side] for i in range(len(table))), inference))) for side in (0, 1)
+    ]
+    rank = ranks(sides[0], sides[1], np.arange(len(table)))
+    return {"validation_pairs": len(table), **{f"validation_recall_at_{k}": recall_at(rank, k) for k in (1, 5, 10)}}

@@ -1,0 +1,120 @@
+"""What is optimised: an encoder and a temperature, on batches of pairs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import lightning
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from geoview.config import TrainConfig
+from geoview.data.augment import change_light
+from geoview.data.pictures import Batch, PairPictures, stack_pairs
+from geoview.data.sampling import ShuffledBatches
+from geoview.data.views import View
+from geoview.errors import TrainingError
+from geoview.losses import info_nce
+from geoview.models.encoder import CrossViewEncoder
+
+__all__ = ["ContrastiveTask"]
+
+# CLIP's bound: beyond it the softmax is a maximum and its gradient noise (Radford et al., 2021).
+_MAX_SCALE = 100.0
+
+
+class ContrastiveTask(lightning.LightningModule):
+    """Symmetric InfoNCE with a learnt temperature.
+
+    Lightning's epochs are rounds of `checkpoint_every_steps` batches here, and everything drawn depends on the seed and
+    the step alone: a run that was killed goes on from the last round with the batches it would have had.
+    """
+
+    def __init__(self, encoder: CrossViewEncoder, pictures: PairPictures, config: TrainConfig) -> None:
+        """Makes the task.
+
+        Args:
+            encoder: Trained in place.
+            pictures: The training pairs.
+            config: Optimiser, augmentation, seed, rounds.
+        """
+        super().__init__()
+        self.encoder = encoder
+        start = encoder.notes.get("logit_scale", math.log(1 / config.optimiser.temperature))
+        self.logit_scale = torch.nn.Parameter(torch.tensor(float(start)))
+        self._pictures, self._config = pictures, config
+
+    def train_dataloader(self) -> DataLoader[tuple[View, View]]:
+        """Returns the batches of the next round."""
+        optimiser = self._config.optimiser
+        done = self.trainer.global_step
+        batches = ShuffledBatches(
+            len(self._pictures),
+            optimiser.batch_size,
+            seed=self._config.seed,
+            first_step=done,
+            last_step=min(done + self._config.checkpoint_every_steps, optimiser.steps),
+        )
+        return DataLoader(
+            self._pictures,
+            batch_sampler=batches,
+            collate_fn=stack_pairs,
+            num_workers=self._config.num_workers,
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def on_train_batch_start(self, batch: tuple[Batch, Batch], batch_idx: int) -> None:
+        """Seeds what the network draws (stochastic depth) by the step, so that a resumed run draws the same."""
+        torch.manual_seed(hash((self._config.seed, self.global_step)) % 2**63)
+
+    def training_step(self, batch: tuple[Batch, Batch], batch_idx: int) -> Tensor:
+        """Returns the loss of a batch.
+
+        Raises:
+            TrainingError: It is not finite.
+        """
+        generator = torch.Generator(self.device).manual_seed(hash((self._config.seed, self.global_step, 1)) % 2**63)
+        query, reference = (
+            self.encoder(*change_light(pixels, valid, self._config.augment, generator)) for pixels, valid in batch
+        )
+        loss = info_nce(query, reference, self.logit_scale, label_smoothing=self._config.optimiser.label_smoothing)
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss of step {self.global_step} is not finite; the last checkpoint is sound: "
+                "lower optimiser.learning_rate, or train with --precision fp32"
+            )
+        matched = (query @ reference.T).argmax(dim=1) == torch.arange(len(query), device=self.device)
+        self.log_dict(
+            {"loss": loss, "batch_recall_at_1": matched.float().mean(), "temperature": (-self.logit_scale).exp()}
+        )
+        return loss
+
+    def on_train_batch_end(self, outputs: object, batch: tuple[Batch, Batch], batch_idx: int) -> None:
+        """Keeps the temperature within its bound."""
+        with torch.no_grad():
+            self.logit_scale.clamp_(max=math.log(_MAX_SCALE))
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Returns AdamW, without decay on biases, norms and the temperature, with warm-up and cosine by the step."""
+        optimiser = self._config.optimiser
+        matrices = [p for p in self.encoder.parameters() if p.ndim > 1]
+        others = [p for p in self.encoder.parameters() if p.ndim <= 1]
+        groups = [
+            {"params": matrices, "weight_decay": optimiser.weight_decay},
+            {"params": [*others, self.logit_scale], "weight_decay": 0.0},
+        ]
+        adamw = torch.optim.AdamW(groups, lr=optimiser.learning_rate)
+        schedule = torch.optim.lr_scheduler.LambdaLR(adamw, _warmup_cosine(optimiser.warmup_steps, optimiser.steps))
+        return {"optimizer": adamw, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _warmup_cosine(warmup_steps: int, steps: int) -> Callable[[int], float]:
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, steps - warmup_steps)))
+
+    return factor
