@@ -55,7 +55,8 @@ class GroundView:
     vertical_fov_deg: float = 65.6
 
     def __post_init__(self) -> None:
-        _require(min(self.width_px, self.height_px) >= _MIN_VIEW_PX, f"a view is at least {_MIN_VIEW_PX} px on a side")
+        _require(self.width_px >= _MIN_VIEW_PX, f"width_px of a ground view must be at least {_MIN_VIEW_PX}")
+        _require(self.height_px >= _MIN_VIEW_PX, f"height_px of a ground view must be at least {_MIN_VIEW_PX}")
         _require(0 < self.fov_deg <= 360, "fov_deg of a ground view must be in (0, 360]")
         _require(0 < self.vertical_fov_deg <= 180, "vertical_fov_deg of a ground view must be in (0, 180]")
 
@@ -73,8 +74,8 @@ class AerialView:
     gsd_m: float = 0.4
 
     def __post_init__(self) -> None:
-        _require(self.size_px >= _MIN_VIEW_PX, f"a view is at least {_MIN_VIEW_PX} px on a side")
-        _require(self.gsd_m > 0, "gsd_m, metres per pixel, must be above 0")
+        _require(self.size_px >= _MIN_VIEW_PX, f"size_px of an aerial view must be at least {_MIN_VIEW_PX}")
+        _require(self.gsd_m > 0, "gsd_m of an aerial view, metres per pixel, must be above 0")
 
     @property
     def ground_size_m(self) -> float:
@@ -95,6 +96,8 @@ class EncoderConfig:
         backbone_args: Arguments for that timm model, such as `drop_path_rate`.
         pretrained: Weights to start from: safetensors, or a state dict that holds tensors only. Without it, training
             starts from random weights.
+        colour: What pictures are scaled by: `dataset`, the mean and deviation of ImageNet, or `picture`, those of each
+            picture, which takes out much of what sensor, light and season do.
         ground: What a street photo shows the encoder.
         aerial: What a chip shows the encoder.
     """
@@ -102,6 +105,7 @@ class EncoderConfig:
     backbone: str = "convnext_base"
     backbone_args: dict[str, Any] = field(default_factory=dict)
     pretrained: str | None = None
+    colour: Literal["dataset", "picture"] = "dataset"
     ground: GroundView = field(default_factory=GroundView)
     aerial: AerialView = field(default_factory=AerialView)
 
@@ -131,10 +135,18 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Changes to the training pictures. Geometry changes both sides of a pair alike, but for offset and jitter.
+    """Changes to the training pictures.
+
+    Cropping, turning and mirroring change both sides of a pair alike; what is drawn for each side apart is what the
+    encoder learns to overlook. Crops, offsets and jitter need imagery to cut from: picture files are turned and
+    mirrored only.
 
     Attributes:
-        offset_m: Largest shift of a chip's centre along each axis, drawn for each side.
+        crop_min_share: Both sides are cut to one random square within the pair's ground, its edge at least this share
+            of the ground's; 1 keeps the whole.
+        crop_rotation_deg: Largest turn of that square; it still lies within the pair's ground.
+        query_offset_m: Largest shift of a query chip's centre along each axis.
+        reference_offset_m: Largest shift of a reference chip's centre along each axis: cells are not centred on photos.
         scale_jitter: Largest relative change of a chip's gsd, drawn for each side.
         rotation_jitter_deg: Largest turn of a chip, drawn for each side.
         turn: Turn both sides by the same random multiple of 90 degrees: a panorama is rolled, a chip rotated.
@@ -151,7 +163,10 @@ class AugmentConfig:
         erase_share: Share of the pictures that lose a rectangle.
     """
 
-    offset_m: float = 0.0
+    crop_min_share: float = 1.0
+    crop_rotation_deg: float = 0.0
+    query_offset_m: float = 0.0
+    reference_offset_m: float = 0.0
     scale_jitter: float = 0.0
     rotation_jitter_deg: float = 0.0
     turn: bool = True
@@ -168,8 +183,13 @@ class AugmentConfig:
     erase_share: float = 0.2
 
     def __post_init__(self) -> None:
-        _require(self.offset_m >= 0, "augment.offset_m must not be negative")
+        _require(0 < self.crop_min_share <= 1, "augment.crop_min_share must be in (0, 1]")
+        _require(
+            0 <= self.crop_rotation_deg <= 45, "augment.crop_rotation_deg must be in [0, 45]; `turn` adds right angles"
+        )
+        _require(min(self.query_offset_m, self.reference_offset_m) >= 0, "augment offsets must not be negative")
         _require(0 <= self.scale_jitter < 1, "augment.scale_jitter must be in [0, 1)")
+        _require(self.rotation_jitter_deg >= 0, "augment.rotation_jitter_deg must not be negative")
         for name in ("greyscale_share", "blur_share", "erase_share"):
             _require(0 <= getattr(self, name) <= 1, f"augment.{name} must be in [0, 1]")
         for name in ("gamma", "channel_mix", "gain", "saturation", "contrast", "brightness", "noise"):
@@ -204,6 +224,8 @@ class OptimiserConfig:
         _require(self.steps >= 0, "optimiser.steps must not be negative")
         _require(self.batch_size >= 2, "optimiser.batch_size must be at least 2: InfoNCE needs negatives")
         _require(self.learning_rate > 0, "optimiser.learning_rate must be above 0")
+        for name in ("weight_decay", "warmup_steps", "clip_norm"):
+            _require(getattr(self, name) >= 0, f"optimiser.{name} must not be negative")
         _require(self.temperature > 0, "optimiser.temperature must be above 0")
         _require(0 <= self.label_smoothing < 1, "optimiser.label_smoothing must be in [0, 1)")
 

@@ -40,8 +40,9 @@ def ranks(
     for start in range(0, len(q), _QUERIES):
         own = rows[start : start + _QUERIES]
         scores = q[start : start + _QUERIES] @ r.T
-        true = scores.gather(1, own[:, None]).nan_to_num(nan=-torch.inf, posinf=-torch.inf)
-        better = scores.nan_to_num(nan=torch.inf) >= true
+        scores.masked_fill_(~scores.isfinite(), torch.inf)
+        true = scores.gather(1, own[:, None])
+        better = (scores >= true) | true.isinf()
         better.scatter_(1, own[:, None], False)
         found.append(1 + better.sum(dim=1))
     return torch.cat(found).cpu().numpy() if found else np.empty(0, np.int64)

@@ -37,7 +37,7 @@ def change_light(
     def chosen(share: float) -> Tensor:
         return torch.rand(n, 1, 1, 1, generator=generator, device=device) < share
 
-    x = (pixels.float() / 255).clamp(min=1e-3) ** normal(config.gamma, 1, 1, 1).exp()
+    x = (pixels.float() / 255) ** normal(config.gamma, 1, 1, 1).exp()
     mix = torch.eye(3, device=device) + normal(config.channel_mix, 3, 3)
     x = torch.einsum("bij,bjhw->bihw", mix, x) * normal(config.gain, 3, 1, 1).exp()
     grey = x.mean(dim=1, keepdim=True)

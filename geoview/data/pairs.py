@@ -65,18 +65,18 @@ class PairTable:
                     raise PairTableError(
                         f"{path}: unknown column {unknown[0]!r}; known are {', '.join(sorted(_COLUMNS))}"
                     )
-                lines = [_Line(path, number, row) for number, row in enumerate(reader, start=2)]
+                lines = [_Line(path, reader.line_num, row) for row in reader]
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise PairTableError(f"{path}: cannot be read as a CSV: {error}") from error
         if not lines:
             raise PairTableError(f"{path}: holds no pair")
-        latlon_deg = np.array([(line.number("lat", 90), line.number("lon", 180)) for line in lines])
+        latlon_deg = np.array([(line.number("lat", -90, 90), line.number("lon", -180, 180)) for line in lines])
         table = cls(
             tuple(line.file("query_path") for line in lines),
             tuple(line.file("reference_path") for line in lines),
             latlon_deg,
-            np.array([line.number("heading_deg", 360) for line in lines]),
-            np.array([line.number("fov_deg", 360) for line in lines]),
+            np.array([line.number("heading_deg", -360, 360) for line in lines]),
+            np.array([line.number("fov_deg", 1, 360) for line in lines]),
             str(path),
         )
         for line, query, reference, latlon in zip(
@@ -124,7 +124,7 @@ class _Line:
     at: int
     row: dict[str, str | None]
 
-    def number(self, column: str, limit: float) -> float:
+    def number(self, column: str, low: float, high: float) -> float:
         text = (self.row.get(column) or "").strip()
         if not text:
             return math.nan
@@ -132,8 +132,10 @@ class _Line:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not abs(value) <= limit:
-            raise PairTableError(f"{self.path}:{self.at}: {column} is {text!r}, not a number within ±{limit}")
+        if not low <= value <= high:
+            raise PairTableError(
+                f"{self.path}:{self.at}: {column} is {text!r}, not a number within {low:g} to {high:g}"
+            )
         return value
 
     def file(self, column: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -77,47 +78,84 @@ class PairPictures(Dataset[tuple[View, View]]):
         """
         step, row = key
         rng = np.random.default_rng([self._seed, step, row])
-        quarter = int(rng.integers(4)) if self._augment and self._augment.turn else 0
+        ground = _Ground.drawn(self._augment, rng)
         mirrored = bool(self._augment and self._augment.flip and rng.random() < 0.5)
-        sides = [self._picture(side, row, quarter, rng) for side in (self._query, self._reference)]
-        if mirrored:
-            sides = [View(side.pixels[:, ::-1], side.valid[:, ::-1]) for side in sides]
-        return sides[0], sides[1]
+        query = self._picture(self._query, row, ground, self._augment.query_offset_m if self._augment else 0.0, rng)
+        reference = self._picture(
+            self._reference, row, ground, self._augment.reference_offset_m if self._augment else 0.0, rng
+        )
+        return (_mirrored(query), _mirrored(reference)) if mirrored else (query, reference)
 
-    def _picture(self, side: Side, row: int, quarter: int, rng: np.random.Generator) -> View:
+    def _picture(self, side: Side, row: int, ground: _Ground, offset_m: float, rng: np.random.Generator) -> View:
         path = side.paths[row]
         if isinstance(side.view, GroundView):
-            view = photo_view(
+            return photo_view(
                 path,
                 read_metadata(path),
                 side.view,
                 fov_deg=_known(self._table.fov_deg[row]),
                 heading_deg=_known(self._table.heading_deg[row]),
+                turn_deg=90.0 * ground.quarter,
             )
-            return _rolled(view, quarter) if view.pixels.shape[1] == side.view.width_px else view
         if path:
             view = fit_view(load_image(path), side.view)
-            return View(np.rot90(view.pixels, quarter), np.rot90(view.valid, quarter))
+            return View(np.rot90(view.pixels, ground.quarter), np.rot90(view.valid, ground.quarter))
         assert side.imagery is not None, "fit.py opens imagery for sides without paths"
-        return self._chip(side.imagery, side.view, self._table.latlon_deg[row], 90.0 * quarter, rng)
+        return self._chip(side.imagery, side.view, self._table.latlon_deg[row], ground, offset_m, rng)
 
     def _chip(
         self,
         imagery: tiles.ImagerySource,
         view: AerialView,
         latlon_deg: NDArray[np.float64],
-        heading_deg: float,
+        ground: _Ground,
+        offset_m: float,
         rng: np.random.Generator,
     ) -> View:
-        gsd_m = view.gsd_m
+        centre_m = ground.centre * view.ground_size_m
+        gsd_m, heading_deg = view.gsd_m * ground.share, ground.heading_deg
         if self._augment is not None:
-            right, up = rng.uniform(-self._augment.offset_m, self._augment.offset_m, 2)
-            bearing_deg = heading_deg + np.degrees(np.arctan2(right, up))
-            latlon_deg = destination_deg(latlon_deg, bearing_deg, np.hypot(right, up))
+            # The offset is that of a cell on the ground, which a closer crop shows larger.
+            centre_m = centre_m + rng.uniform(-offset_m, offset_m, 2) * ground.share
             gsd_m *= 1 + rng.uniform(-self._augment.scale_jitter, self._augment.scale_jitter)
             heading_deg += rng.uniform(-self._augment.rotation_jitter_deg, self._augment.rotation_jitter_deg)
-        chip = imagery.chip(latlon_deg, size_px=view.size_px, gsd_m=gsd_m, heading_deg=heading_deg)
+        east_m, north_m = centre_m
+        centre_deg = destination_deg(latlon_deg, np.degrees(np.arctan2(east_m, north_m)), np.hypot(east_m, north_m))
+        chip = imagery.chip(centre_deg, size_px=view.size_px, gsd_m=gsd_m, heading_deg=heading_deg)
         return View(chip.pixels, chip.valid)
+
+
+@dataclass(frozen=True)
+class _Ground:
+    """The square of ground that both sides of a pair show, relative to the pair's own north-up square.
+
+    Attributes:
+        quarter: Right angles that its top is turned clockwise from north.
+        tilt_deg: Further turn.
+        share: Its edge.
+        centre: (east, north) of its centre from that of the pair, in edges of the pair's square.
+    """
+
+    quarter: int
+    tilt_deg: float
+    share: float
+    centre: NDArray[np.float64]
+
+    @classmethod
+    def drawn(cls, augment: AugmentConfig | None, rng: np.random.Generator) -> Self:
+        if augment is None:
+            return cls(0, 0.0, 1.0, np.zeros(2))
+        quarter = int(rng.integers(4)) if augment.turn else 0
+        tilt_deg = rng.uniform(-augment.crop_rotation_deg, augment.crop_rotation_deg)
+        # A turned square's upright bounds are this much wider than itself: they must fit into the pair's square.
+        spread = abs(np.cos(np.radians(tilt_deg))) + abs(np.sin(np.radians(tilt_deg)))
+        share = np.exp(rng.uniform(np.log(augment.crop_min_share), 0.0)) / spread
+        room = (1.0 - share * spread) / 2
+        return cls(quarter, tilt_deg, float(share), rng.uniform(-room, room, 2) if room > 0 else np.zeros(2))
+
+    @property
+    def heading_deg(self) -> float:
+        return 90.0 * self.quarter + self.tilt_deg
 
 
 def stack_pairs(pairs: Sequence[tuple[View, View]]) -> tuple[Batch, Batch]:
@@ -137,10 +175,8 @@ def _stack(views: Sequence[View]) -> Batch:
     return torch.stack(pixels), torch.stack(valid)
 
 
-def _rolled(view: View, quarter: int) -> View:
-    """Turns a panorama clockwise by quarters: what was at that heading comes to the middle."""
-    shift = -quarter * view.valid.shape[1] // 4
-    return View(np.roll(view.pixels, shift, axis=1), np.roll(view.valid, shift, axis=1))
+def _mirrored(view: View) -> View:
+    return View(view.pixels[:, ::-1], view.valid[:, ::-1])
 
 
 def _known(value: np.float64) -> float | None:

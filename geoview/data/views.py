@@ -41,7 +41,13 @@ class View:
 
 
 def photo_view(
-    path: str, metadata: PhotoMetadata, spec: GroundView, *, fov_deg: float | None, heading_deg: float | None
+    path: str,
+    metadata: PhotoMetadata,
+    spec: GroundView,
+    *,
+    fov_deg: float | None,
+    heading_deg: float | None,
+    turn_deg: float = 0.0,
 ) -> View:
     """Decodes a street photo, panorama or perspective, to a ground view.
 
@@ -52,6 +58,7 @@ def photo_view(
         fov_deg: Field of view of a perspective photo; None is what the metadata tell, or else 65 degrees.
         heading_deg: Heading of a panorama's middle column; None is what the metadata tell. Where it is known, the view
             is turned north.
+        turn_deg: Turns a panorama that goes all round further, clockwise; other photos know no north.
 
     Raises:
         UnreadableImageError: The photo cannot be decoded.
@@ -60,8 +67,10 @@ def photo_view(
     """
     image = load_image(path, max_side_px=_MAX_SIDE_PX)
     if not is_panorama(image.size, metadata):
-        return perspective_view(image, spec, fov_deg=fov_deg or metadata.fov_deg or _DEFAULT_FOV_DEG)
+        known_deg = metadata.fov_deg if fov_deg is None else fov_deg
+        return perspective_view(image, spec, fov_deg=_DEFAULT_FOV_DEG if known_deg is None else known_deg)
     heading_deg = metadata.heading_deg if heading_deg is None else heading_deg
+    heading_deg = (0.0 if heading_deg is None else heading_deg) - turn_deg
     crop = metadata.panorama
     if crop is None:
         return panorama_view(image, spec, heading_deg=heading_deg)
@@ -101,7 +110,8 @@ def panorama_view(
         x = x % image.width
     y = (top_deg - elevation) / degrees_per_px
     x, y = np.broadcast_arrays(x, y)
-    return _sample(image, x, y, step_px=_degrees_per_px(spec)[0] / degrees_per_px, wraps=wraps)
+    across, up = _degrees_per_px(spec)
+    return _sample(image, x, y, step_px=(across / degrees_per_px, up / degrees_per_px), wraps=wraps)
 
 
 def perspective_view(image: Image.Image, spec: GroundView, *, fov_deg: float) -> View:
@@ -127,8 +137,8 @@ def perspective_view(image: Image.Image, spec: GroundView, *, fov_deg: float) ->
     x = image.width / 2 + focal_px * np.sin(azimuth) / cosine
     y = image.height / 2 - focal_px * np.tan(elevation) / cosine
     x, y = np.broadcast_arrays(np.where(ahead, x, -1.0), y)
-    step_px = math.radians(_degrees_per_px(spec)[0]) * focal_px
-    return _sample(image, x, y, step_px=step_px, wraps=False)
+    across, up = (math.radians(a) * focal_px for a in _degrees_per_px(spec))
+    return _sample(image, x, y, step_px=(across, up), wraps=False)
 
 
 def aerial_view(image: Image.Image, spec: AerialView, *, gsd_m: float) -> View:
@@ -145,7 +155,7 @@ def aerial_view(image: Image.Image, spec: AerialView, *, gsd_m: float) -> View:
     step_px = spec.gsd_m / gsd_m
     offset = (np.arange(spec.size_px) + 0.5 - spec.size_px / 2) * step_px
     x, y = np.meshgrid(image.width / 2 + offset, image.height / 2 + offset)
-    return _sample(image, x, y, step_px=step_px, wraps=False)
+    return _sample(image, x, y, step_px=(step_px, step_px), wraps=False)
 
 
 def fit_view(image: Image.Image, spec: AerialView) -> View:
@@ -169,17 +179,17 @@ def _grid_deg(spec: GroundView, fov_deg: float) -> tuple[NDArray[np.floating], N
 
 
 def _sample(
-    image: Image.Image, x: NDArray[np.floating], y: NDArray[np.floating], *, step_px: float, wraps: bool
+    image: Image.Image, x: NDArray[np.floating], y: NDArray[np.floating], *, step_px: tuple[float, float], wraps: bool
 ) -> View:
     """Samples an image at (H, W) positions in its pixel frame (0 is the outer edge of the first pixel).
 
-    `step_px` is the distance of neighbouring samples in the image: where it is above 1, the image is reduced first, so
-    that nothing aliases.
+    `step_px` is the distance of neighbouring samples in the image, across and down: where it is above 1, the image is
+    reduced first, so that nothing aliases.
     """
     valid = (x >= 0) & (x <= image.width) & (y >= 0) & (y <= image.height)
     width, height = image.width, image.height
-    if step_px > 1:
-        size = max(1, round(image.width / step_px)), max(1, round(image.height / step_px))
+    size = max(1, round(width / max(1.0, step_px[0]))), max(1, round(height / max(1.0, step_px[1])))
+    if size != image.size:
         image = image.resize(size, Image.Resampling.BOX, reducing_gap=2.0)
     source = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float()[None]
     scale_x, scale_y = image.width / width, image.height / height

@@ -20,8 +20,8 @@ from tqdm import tqdm
 import tiles
 from geoview.config import AerialView, BuildConfig, differing_keys
 from geoview.embed import embed, read_ahead
-from geoview.errors import ConfigError, OutputExistsError, RegionError
-from geoview.files import exclusive, full_disk_told, remove_folder, write_binary, write_json
+from geoview.errors import ConfigError, EncoderError, OutputExistsError, RegionError
+from geoview.files import exclusive, full_disk_told, remove_folder, sync, write_binary, write_json
 from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.index import store
@@ -93,7 +93,7 @@ class _Build:
         fingerprint = self.encoder.fingerprint()
         self._claim(fingerprint)
         encoder_folder = Path("encoder", fingerprint)
-        self.encoder.save(self.out / encoder_folder, overwrite=True)
+        self._save_encoder(self.out / encoder_folder, fingerprint)
         shards = list(_shards(self.ranges, self.config.level))
         with tqdm(
             total=sum(n for _, n in shards), desc="index build", unit="cell", disable=None, dynamic_ncols=True
@@ -107,7 +107,7 @@ class _Build:
             min_coverage=self.config.min_coverage,
             imagery=[_absolute(uri) for uri in self.config.imagery],
             sources=[asdict(part) for part in self.source.parts()],
-            skipped_sources=[{"uri": str(uri), "reason": reason} for uri, reason in self.source.skipped],
+            skipped_sources=[{"uri": uri, "reason": reason} for uri, reason in self._skipped().items()],
             shards=entries,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             geoview=version("geoview"),
@@ -139,6 +139,27 @@ class _Build:
             store.clear_journal(self.out)
         write_json(path, plan)
 
+    def _save_encoder(self, folder: Path, fingerprint: str) -> None:
+        """Puts the encoder into the index, whole. A sound one stays: readers of the index that is replaced use it."""
+        try:
+            if CrossViewEncoder.load(folder).fingerprint() == fingerprint:
+                return
+        except EncoderError:
+            remove_folder(folder)
+        part = folder.with_name(f".{folder.name}")
+        remove_folder(part)
+        self.encoder.save(part)
+        for path in part.iterdir():
+            sync(path)
+        part.replace(folder)
+        sync(folder.parent)
+
+    def _skipped(self) -> dict[str, str]:
+        """Returns imagery that could not be read, by this process or one before it: uri to reason."""
+        path = self.out / "build" / "skipped.json"
+        earlier: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return earlier | {str(uri): reason for uri, reason in self.source.skipped}
+
     def _shard(self, parent: np.uint64, bar: tqdm[Any]) -> store.ShardEntry:
         token = cells.tokens(np.array([parent]))[0]
         done = self.out / "build" / f"{token}.json"
@@ -161,6 +182,7 @@ class _Build:
         rows = _read_block(path, ids)
         if rows is None:
             rows = self._encode(ids, bar)
+            write_json(self.out / "build" / "skipped.json", self._skipped())
             arrays: dict[str, Any] = {f.name: getattr(rows, f.name) for f in fields(rows)}
             with write_binary(path) as file:
                 np.savez(file, **arrays)
@@ -233,11 +255,11 @@ def _cells_under(parent: np.uint64, ranges: NDArray[np.uint64], level: int) -> N
 
 
 def _read_block(path: Path, ids: NDArray[np.uint64]) -> store.Rows | None:
-    """Returns a finished block of the journal; None where there is none, or a kill left half of it."""
+    """Returns a finished block of the journal; None where there is none, or it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             rows = store.Rows(**arrays)
-    except (FileNotFoundError, BadZipFile, ValueError, EOFError, KeyError, TypeError):
+    except (OSError, BadZipFile, ValueError, EOFError, KeyError, TypeError, RuntimeError):
         return None
     held = np.sort(np.concatenate([rows.cell, rows.skipped_cell]))
     return rows if np.array_equal(held, ids) else None

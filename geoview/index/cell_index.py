@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ __all__ = ["CellIndex", "Hits"]
 
 # Rows read at once: 16,384 x 1,024 in half precision are 32 MB.
 _READ_ROWS = 16_384
+_NO_CELLS = np.empty(0, np.uint64)
 # Codes are rounded to half precision: a unit vector's norm may be off by this much.
 _NORM_TOLERANCE = 2e-3
 
@@ -135,11 +136,12 @@ class CellIndex:
 
     def cell_ids(self) -> NDArray[np.uint64]:
         """Returns the cell of every row, (N,), ascending; a cell with several dates comes several times."""
-        return self._all("cell").astype(np.uint64)
+        return np.concatenate([_NO_CELLS, *(store.read_cells(self.path, s) for s in self.manifest.shards)])
 
     def skipped_cell_ids(self) -> NDArray[np.uint64]:
         """Returns the cells that have no code because their chips had too little valid ground, (M,), ascending."""
-        return self._all("skipped_cell").astype(np.uint64)
+        opened = (store.read_shard(self.path, s) for s in self.manifest.shards)
+        return np.concatenate([_NO_CELLS, *(store.read_rows(s["skipped_cell"], 0, 2**62) for s in opened)])
 
     def extent_deg(self) -> tuple[float, float, float, float] | None:
         """Returns (south, west, north, east) around the centres of all cells; None for an empty index.
@@ -195,10 +197,6 @@ class CellIndex:
                 problems.append(f"{entry.folder}/aerial: row {start + wrong[0]} is not a unit vector")
         return problems
 
-    def _all(self, name: str) -> NDArray[Any]:
-        parts = [store.read_rows(store.read_shard(self.path, s)[name], 0, 2**62) for s in self.manifest.shards]
-        return np.concatenate(parts) if parts else np.empty(0, np.uint64)
-
     def _spans(self, region: Region | None) -> Iterator[tuple[int, int, int]]:
         """Yields (shard, start, stop) row ranges of the region: rows are in S2 order, so they are few."""
         if region is None:
@@ -211,7 +209,7 @@ class CellIndex:
             first, last = np.searchsorted(ranges[:, 1], lows[i]), np.searchsorted(ranges[:, 0], highs[i], "right")
             if first >= last:
                 continue
-            ids = store.read_rows(store.read_shard(self.path, entry)["cell"], 0, entry.rows)
+            ids = store.read_cells(self.path, entry)
             starts = np.searchsorted(ids, ranges[first:last, 0])
             stops = np.searchsorted(ids, ranges[first:last, 1], "right")
             yield from ((i, int(a), int(b)) for a, b in zip(starts, stops, strict=True) if b > a)
@@ -229,7 +227,7 @@ class CellIndex:
         shards = np.searchsorted(self._first_row, rows, "right") - 1
         for shard in np.unique(shards[rows >= 0]):
             entry = self.manifest.shards[shard]
-            ids = store.read_rows(store.read_shard(self.path, entry)["cell"], 0, entry.rows)
+            ids = store.read_cells(self.path, entry)
             here = (shards == shard) & (rows >= 0)
             found[here] = ids[rows[here] - self._first_row[shard]]
         return found

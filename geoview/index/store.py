@@ -34,6 +34,7 @@ __all__ = [
     "clear_journal",
     "commit",
     "damaged_blocks",
+    "read_cells",
     "read_manifest",
     "read_rows",
     "read_shard",
@@ -47,6 +48,8 @@ FORMAT_VERSION = 1
 SHARD_LEVELS = 8
 # Rows of a Zarr chunk and of a checksum.
 _BLOCK_ROWS = 4096
+# What Zarr keeps beside every array and group, and the key of its checksum.
+_METADATA = "zarr.json"
 #: A Zarr array on disk, read by slicing.
 Array = zarr.Array[Any]
 
@@ -92,7 +95,7 @@ class ShardEntry:
         generation: Folder under `shards/<parent>/`.
         rows: Codes.
         skipped: Cells without a code.
-        checksums: Array name to checksums of its blocks of 4,096 rows.
+        checksums: Array name to checksums of its blocks of 4,096 rows; `zarr.json` to that of all files of that name.
     """
 
     parent: str
@@ -206,19 +209,15 @@ def write_shard(index: Path, parent: str, rows: Rows) -> ShardEntry:
         The entry for the manifest.
     """
     generation = secrets.token_hex(8)
-    entry = ShardEntry(
-        parent,
-        generation,
-        len(rows),
-        len(rows.skipped_cell),
-        {f.name: _checksums(getattr(rows, f.name)) for f in fields(Rows)},
-    )
+    checksums = {f.name: _checksums(getattr(rows, f.name)) for f in fields(Rows)}
+    entry = ShardEntry(parent, generation, len(rows), len(rows.skipped_cell), checksums)
     folder = index / entry.folder
     part = folder.with_name(f".{generation}")
     try:
         group = zarr.open_group(part, mode="w", zarr_format=3)
         for f in fields(Rows):
             _write_array(group, f.name, getattr(rows, f.name))
+        checksums[_METADATA] = [_metadata_checksum(part)]
         for path in part.rglob("*"):
             sync(path)
         part.replace(folder)
@@ -233,15 +232,21 @@ def read_shard(index: Path, entry: ShardEntry) -> dict[str, Array]:
     """Opens the arrays of a shard; nothing is read before it is sliced.
 
     Raises:
-        IndexCorruptError: An array is missing or has not the length that the manifest says.
+        IndexCorruptError: An array is missing, is not described as it was written, or has not the length that the
+            manifest says.
     """
     folder = index / entry.folder
     try:
+        # Zarr reads past many a damage to its metadata, and fails at others with whatever exception comes up.
+        if [_metadata_checksum(folder)] != entry.checksums.get(_METADATA):
+            raise IndexCorruptError(
+                f"{folder}: a {_METADATA} in it is not what was written; build the index anew, or restore it"
+            )
         group = zarr.open_group(folder, mode="r", zarr_format=3)
         arrays = {f.name: group[f.name] for f in fields(Rows)}
-    except (FileNotFoundError, KeyError, ValueError) as error:
+    except (OSError, KeyError) as error:
         raise IndexCorruptError(
-            f"{folder}: shard is missing or incomplete; build the index anew, or restore it"
+            f"{folder}: shard is missing or incomplete ({error}); build the index anew, or restore it"
         ) from error
     opened: dict[str, Array] = {}
     for name, array in arrays.items():
@@ -258,12 +263,28 @@ def read_rows(array: Array, start: int, stop: int) -> NDArray[Any]:
     Raises:
         IndexCorruptError: The file is truncated or gone.
     """
+    path = Path(str(array.store_path).removeprefix("file://"), "c", *["0"] * array.ndim)
     try:
-        return np.asarray(array[start:stop])
+        rows = np.asarray(array[start:stop])
+        # Zarr takes a file that is not there, or is empty, for one full of zeros. Files never come back: what is there
+        # after reading was there before.
+        if array.nbytes and not path.stat().st_size:
+            raise OSError("the file is empty")
     except (OSError, ValueError, RuntimeError) as error:
-        raise IndexCorruptError(
-            f"{array.store_path}: cannot be read ({error}); restore the file or build anew"
-        ) from error
+        raise IndexCorruptError(f"{path}: cannot be read ({error}); restore the file or build anew") from error
+    return rows
+
+
+def read_cells(index: Path, entry: ShardEntry) -> NDArray[np.uint64]:
+    """Reads the cell of every row of a shard and checks them: a wrong id would be a wrong place.
+
+    Raises:
+        IndexCorruptError: The file is damaged or gone.
+    """
+    ids = read_rows(read_shard(index, entry)["cell"], 0, entry.rows)
+    if _checksums(ids) != entry.checksums.get("cell"):
+        raise IndexCorruptError(f"{index / entry.folder}/cell: is not what was written; restore it or build anew")
+    return ids.astype(np.uint64, copy=False)
 
 
 def damaged_blocks(index: Path, entry: ShardEntry) -> list[str]:
@@ -330,3 +351,10 @@ def _checksums(values: NDArray[Any]) -> list[str]:
         hashlib.blake2b(np.ascontiguousarray(values[i : i + _BLOCK_ROWS]).tobytes(), digest_size=8).hexdigest()
         for i in range(0, max(1, len(values)), _BLOCK_ROWS)
     ]
+
+
+def _metadata_checksum(folder: Path) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for name in ("", *(f.name for f in fields(Rows))):
+        digest.update((folder / name / _METADATA).read_bytes())
+    return digest.hexdigest()

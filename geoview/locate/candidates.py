@@ -40,13 +40,15 @@ def check_output(path: Path, *, overwrite: bool) -> None:
     """Refuses an output before any work is done for it.
 
     Raises:
-        ConfigError: The suffix names no format, or the folder is not there.
+        ConfigError: The suffix names no format, the folder is not there, or the path is a folder.
         OutputExistsError: The file exists and `overwrite` is off.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"{path}: unknown format {path.suffix or '(no suffix)'}; write to {', '.join(SUFFIXES)}")
     if not path.parent.is_dir():
         raise ConfigError(f"{path}: there is no folder {path.parent}; make it first")
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder; name a file")
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{path}: exists already; choose another --out or give --overwrite")
 

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 _PHOTO_PX = 720
 _CHIP_PX = 192
 _JPEG_QUALITY = 80
+# Pale where there is no imagery: black would look like a picture of something.
+_NO_IMAGERY = np.array([226, 232, 240], np.uint8)
 
 
 def open_imagery(index: CellIndex, paths: Iterable[str]) -> tiles.ImagerySource | None:
@@ -76,8 +78,8 @@ def write_html(
         ),
         "queries": [_query(answer, imagery, index.chip) for answer in answers],
     }
-    # A closing tag inside a JSON string would end the script element.
-    content = json.dumps(page, allow_nan=False).replace("</", "<\\/")
+    # `</script` inside a JSON string would end the script element, `<!--<script` would keep it from ending.
+    content = json.dumps(page, allow_nan=False).replace("<", "\\u003c")
     template = files("geoview.locate").joinpath("page.html").read_text(encoding="utf-8")
     file.write(template.replace("{{PAGE}}", content))
 
@@ -111,7 +113,7 @@ def _chip(imagery: tiles.ImagerySource, latlon_deg: tuple[float, float], view: A
     except tiles.TilesError as error:
         log.warning("no chip is shown: %s", error)
         return None
-    return _data_uri(Image.fromarray(chip.pixels))
+    return _data_uri(Image.fromarray(np.where(chip.valid[..., None], chip.pixels, _NO_IMAGERY)))
 
 
 def _data_uri(image: Image.Image) -> str:

@@ -8,18 +8,19 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast
 
 import timm
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from geoview.config import AerialView, EncoderConfig, GroundView
 from geoview.errors import ConfigError, EncoderError, OutputExistsError, UnsafeFileError
-from geoview.files import write_json
+from geoview.files import write_binary, write_json
 from geoview.models.weights import backbone_state, logit_scale, read_state_dict
 
 __all__ = ["CrossViewEncoder", "find_encoder"]
@@ -55,6 +56,7 @@ class CrossViewEncoder(nn.Module):
         ground: GroundView,
         aerial: AerialView,
         backbone_args: Mapping[str, Any] | None = None,
+        colour: Literal["dataset", "picture"] = "dataset",
         mean: tuple[float, ...] = _MEAN,
         std: tuple[float, ...] = _STD,
         notes: Mapping[str, Any] | None = None,
@@ -66,6 +68,7 @@ class CrossViewEncoder(nn.Module):
             ground: View of the street photos.
             aerial: View of the chips.
             backbone_args: Further arguments of the timm model.
+            colour: `dataset` scales pictures by `mean` and `std`, `picture` each by its own valid pixels.
             mean: Colour mean in [0, 1] that pictures are centred on.
             std: Colour deviation in [0, 1] that pictures are scaled by.
             notes: Further content of `geoview.json`.
@@ -80,13 +83,15 @@ class CrossViewEncoder(nn.Module):
         args = dict(backbone_args or {})
         try:
             self.backbone = timm.create_model(backbone, pretrained=False, num_classes=0, **args)
-        except (TypeError, RuntimeError, AssertionError) as error:
+        except (TypeError, ValueError, LookupError, RuntimeError, AssertionError) as error:
             raise EncoderError(f"timm model {backbone!r} does not take {args}: {error}") from error
         self.architecture = backbone
         self.backbone_args = args
+        self.colour = colour
         self.ground = ground
         self.aerial = aerial
         self.notes: dict[str, Any] = dict(notes or {})
+        self._scaling = {"mean": list(mean), "std": list(std)}
         # Not part of the state dict: the weights file holds plain timm keys only.
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
@@ -105,7 +110,13 @@ class CrossViewEncoder(nn.Module):
             EncoderError: The weights do not fit the architecture; names the first keys that do not.
             UnsafeFileError: The weights file holds more than tensors.
         """
-        encoder = cls(config.backbone, ground=config.ground, aerial=config.aerial, backbone_args=config.backbone_args)
+        encoder = cls(
+            config.backbone,
+            ground=config.ground,
+            aerial=config.aerial,
+            backbone_args=config.backbone_args,
+            colour=config.colour,
+        )
         if config.pretrained is not None:
             state = read_state_dict(Path(config.pretrained))
             encoder._load_backbone(state, source=config.pretrained)
@@ -129,9 +140,10 @@ class CrossViewEncoder(nn.Module):
         Returns:
             (B, dim) float32 of unit norm.
         """
-        x = (pixels.to(self.mean.dtype) - self.mean) / self.std
-        if valid is not None:
-            x = x * valid.unsqueeze(1)
+        x = pixels.to(self.mean.dtype)
+        inside = torch.ones_like(x[:, :1]) if valid is None else valid.unsqueeze(1).to(x.dtype)
+        x = _by_picture(x, inside) if self.colour == "picture" else (x - self.mean) / self.std
+        x = x * inside
         features = self.backbone(x)
         # Norms and inner products in float32 whatever the network ran in: bfloat16 has 8 bits of mantissa.
         return F.normalize(features.float(), dim=-1)
@@ -163,8 +175,8 @@ class CrossViewEncoder(nn.Module):
             raise OutputExistsError(f"{folder}: an encoder is there already; choose another folder or --overwrite")
         folder.mkdir(parents=True, exist_ok=True)
         state = {key: tensor.detach().cpu().contiguous() for key, tensor in self.backbone.state_dict().items()}
-        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-        mean, std = ([round(v / 255, 6) for v in buffer.flatten().tolist()] for buffer in (self.mean, self.std))
+        with write_binary(folder / "model.safetensors") as file:
+            file.write(to_safetensors(state, metadata={"format": "pt"}))
         write_json(
             folder / "config.json",
             {
@@ -174,8 +186,7 @@ class CrossViewEncoder(nn.Module):
                 "model_args": self.backbone_args,
                 "pretrained_cfg": {
                     "input_size": [3, self.aerial.size_px, self.aerial.size_px],
-                    "mean": mean,
-                    "std": std,
+                    **self._scaling,
                     "num_classes": 0,
                 },
             },
@@ -184,6 +195,7 @@ class CrossViewEncoder(nn.Module):
             folder / "geoview.json",
             {
                 "format_version": FORMAT_VERSION,
+                "colour": self.colour,
                 "views": {"ground": asdict(self.ground), "aerial": asdict(self.aerial)},
                 "fingerprint": self.fingerprint(),
                 **self.notes,
@@ -226,6 +238,7 @@ class CrossViewEncoder(nn.Module):
                 ground=GroundView(**views["ground"]),
                 aerial=AerialView(**views["aerial"]),
                 backbone_args=config.get("model_args", {}),
+                colour=extras.pop("colour"),
                 mean=tuple(pretrained.get("mean", _MEAN)),
                 std=tuple(pretrained.get("std", _STD)),
             )
@@ -246,9 +259,9 @@ class CrossViewEncoder(nn.Module):
         return {
             "architecture": self.architecture,
             "backbone_args": self.backbone_args,
+            "colour": self.colour,
             "views": [asdict(self.ground), asdict(self.aerial)],
-            "mean": [round(v, 3) for v in self.mean.flatten().tolist()],
-            "std": [round(v, 3) for v in self.std.flatten().tolist()],
+            **{name: [round(v * 255, 3) for v in values] for name, values in self._scaling.items()},
         }
 
     def _load_backbone(self, state: Mapping[str, Tensor], *, source: str) -> None:
@@ -262,6 +275,15 @@ class CrossViewEncoder(nn.Module):
                 f"{len(unexpected)} unexpected{_first(unexpected)}, {len(unlike)} of another shape{_first(unlike)}"
             )
         self.backbone.load_state_dict(found)
+
+
+def _by_picture(x: Tensor, inside: Tensor) -> Tensor:
+    """Centres each channel of each picture and scales the picture to unit deviation, by its valid pixels."""
+    count = inside.sum(dim=(2, 3), keepdim=True).clamp(min=1)
+    centred = (x - (x * inside).sum(dim=(2, 3), keepdim=True) / count) * inside
+    variance = centred.square().sum(dim=(2, 3), keepdim=True).mean(dim=1, keepdim=True) / count
+    # A few grey levels: an empty picture must not be blown up to noise.
+    return centred / (variance + 2.5**2).sqrt()
 
 
 def find_encoder(name: str | Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +19,22 @@ __all__ = ["backbone_state", "logit_scale", "read_state_dict"]
 # DataParallel, torch.compile, Lightning tasks and Sample4Geo's `TimmModel` each put their word in front.
 _PREFIXES = ("module.", "_orig_mod.", "encoder.", "backbone.", "model.")
 _LOGIT_SCALE = "logit_scale"
+_CLASSIFIERS = ("head.fc.", "head.weight", "head.bias", "classifier.", "fc.")
+# How a zip archive and a pickle begin: what torch.save has written, now and before 2020.
+_MAGIC = (b"PK", b"\x80")
+# What torch's reader raises on damaged bytes.
+_FAULTS = (
+    SafetensorError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    struct.error,
+)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -38,13 +55,19 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        with path.open("rb") as file:
+            if not file.read(2).startswith(_MAGIC):
+                raise EncoderError(f"{path}: not a weights file: neither safetensors nor written by torch.save")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UnsafeFileError(
             f"{path}: holds more than tensors and could run code; save its state dict alone and as safetensors"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise EncoderError(f"{path}: not a weights file: {str(error).splitlines()[0]}") from error
+    except EncoderError:
+        raise
+    except _FAULTS as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise EncoderError(f"{path}: not a weights file, or damaged: {reason}") from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -60,17 +83,22 @@ def backbone_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     classification end in a classifier that an encoder does not have.
     """
     found: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        while name.startswith(_PREFIXES):
-            name = name.split(".", 1)[1]
-        if name != _LOGIT_SCALE and not name.startswith(("head.fc.", "classifier.", "fc.")):
+    for key, tensor in state.items():
+        name = _plain(key)
+        if name != _LOGIT_SCALE and not name.startswith(_CLASSIFIERS):
             found[name] = tensor
     return found
 
 
 def logit_scale(state: Mapping[str, Tensor]) -> float | None:
     """Returns the learnt temperature that came with the weights, as the logarithm of its inverse, or None."""
-    for name, tensor in state.items():
-        if name.split(".")[-1] == _LOGIT_SCALE:
+    for key, tensor in state.items():
+        if _plain(key) == _LOGIT_SCALE:
             return float(tensor)
     return None
+
+
+def _plain(key: str) -> str:
+    while key.startswith(_PREFIXES):
+        key = key.split(".", 1)[1]
+    return key

@@ -1,0 +1,198 @@
+"""Training runs: what they learn from, what they leave behind, and what a kill costs."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import tiles
+from geoview.config import (
+    AerialView,
+    AugmentConfig,
+    DataConfig,
+    EncoderConfig,
+    GroundView,
+    OptimiserConfig,
+    TrainConfig,
+)
+from geoview.errors import BusyError, ConfigError, OutputExistsError, PairTableError, TrainingError
+from geoview.files import exclusive
+from geoview.geo.sphere import destination_deg
+from geoview.models import CrossViewEncoder
+from geoview.training.fit import fit
+
+TINY = {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32], "drop_path_rate": 0.2}
+
+
+@pytest.fixture
+def config(tmp_path, ortho) -> TrainConfig:
+    """Eight places of one orthophoto that is its own second date."""
+    middle = tiles.open_source(ortho).coverage().centroid
+    with (tmp_path / "pairs.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["lat", "lon"])
+        for bearing_deg in range(0, 360, 45):
+            writer.writerow(destination_deg(np.array([middle.y, middle.x]), bearing_deg, 300.0).tolist())
+    return TrainConfig(
+        out=str(tmp_path / "run"),
+        data=DataConfig(str(tmp_path / "pairs.csv"), "aerial", [str(ortho)], [str(ortho)]),
+        encoder=EncoderConfig(
+            "convnext_atto", TINY, colour="picture", aerial=AerialView(32, 4.8), ground=GroundView(64, 32)
+        ),
+        augment=AugmentConfig(crop_min_share=0.7, reference_offset_m=10),
+        optimiser=OptimiserConfig(steps=6, batch_size=8, warmup_steps=2, learning_rate=2e-3),
+        device="cpu",
+        num_workers=0,
+        checkpoint_every_steps=2,
+    )
+
+
+def weights(config: TrainConfig) -> dict[str, torch.Tensor]:
+    return load_file(Path(config.out) / "encoder" / "model.safetensors")
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_run_learns_and_leaves_an_encoder_and_its_config(config):
+    config = replace(config, optimiser=replace(config.optimiser, steps=60, label_smoothing=0.0))
+    encoder = fit(config)
+    out = Path(config.out)
+    assert CrossViewEncoder.load(out / "encoder").fingerprint() == encoder.fingerprint()
+    assert yaml.safe_load((out / "config.yaml").read_text())["optimiser"]["steps"] == 60
+    rows = list(csv.DictReader((out / "metrics.csv").open()))
+    assert [row["step"] for row in rows] == ["50", "60"]
+    # Chance is ln 8 = 2.08: places of one orthophoto must be told apart.
+    assert float(rows[-1]["loss"]) < 1.5
+    assert float(rows[-1]["learning_rate"]) < config.optimiser.learning_rate / 100
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(config, tmp_path):
+    other = replace(config, out=str(tmp_path / "again"), num_workers=2)
+    third = replace(config, out=str(tmp_path / "third"), seed=1)
+    for each in (config, other, third):
+        fit(each)
+    assert same(weights(config), weights(other))
+    assert not same(weights(config), weights(third))
+
+
+def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(config, tmp_path):
+    whole = replace(config, out=str(tmp_path / "whole"), optimiser=replace(config.optimiser, steps=12))
+    fit(whole)
+    cut = replace(whole, out=str(tmp_path / "cut"))
+    (tmp_path / "cut.yaml").write_text(yaml.safe_dump(asdict(cut)))
+    command = [sys.executable, "-m", "geoview", "train", "--config", str(tmp_path / "cut.yaml")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoint = Path(cut.out) / "last.ckpt"
+    while not checkpoint.exists() and process.poll() is None:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    assert not (Path(cut.out) / "encoder").exists()
+    fit(cut)
+    assert same(weights(whole), weights(cut))
+
+
+def test_a_finished_run_is_not_trained_again(config):
+    fit(config)
+    before = (Path(config.out) / "encoder" / "model.safetensors").stat().st_mtime_ns
+    fit(config)
+    assert (Path(config.out) / "encoder" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_run_of_another_config_is_refused_and_the_keys_are_named(config):
+    fit(config)
+    with pytest.raises(TrainingError, match=r"augment\.gamma.*optimiser\.learning_rate"):
+        fit(
+            replace(
+                config,
+                augment=replace(config.augment, gamma=0.9),
+                optimiser=replace(config.optimiser, learning_rate=1e-5),
+            )
+        )
+    fit(replace(config, num_workers=1))  # how fast, not what
+
+
+def test_folders_and_runs_of_others_are_left_alone(config, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("")
+    with pytest.raises(OutputExistsError, match="other files"):
+        fit(replace(config, out=str(tmp_path / "other")))
+    with exclusive(Path(config.out)), pytest.raises(BusyError, match=str(os.getpid())):
+        fit(config)
+
+
+def test_a_batch_larger_than_the_data_is_refused(config):
+    with pytest.raises(TrainingError, match=r"8 training pairs are fewer than optimiser\.batch_size 9"):
+        fit(replace(config, optimiser=replace(config.optimiser, batch_size=9)))
+
+
+def test_pairs_without_files_need_imagery(config):
+    with pytest.raises(ConfigError, match=r"data\.reference_imagery"):
+        fit(replace(config, data=replace(config.data, reference_imagery=[])))
+    with pytest.raises(PairTableError, match="query_path"):
+        fit(replace(config, data=replace(config.data, query_view="ground")))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(config, monkeypatch):
+    from geoview.training import task
+
+    losses = iter([task.info_nce] * 3)
+    monkeypatch.setattr(
+        task,
+        "info_nce",
+        lambda *a, **k: next(losses, lambda *_, **__: torch.tensor(torch.nan, requires_grad=True))(*a, **k),
+    )
+    with pytest.raises(TrainingError, match="step 3 is not finite"):
+        fit(config)
+    assert (Path(config.out) / "last.ckpt").exists()
+    assert not (Path(config.out) / "encoder").exists()
+
+
+def test_no_steps_write_the_pretrained_weights_as_they_are(config, tmp_path):
+    torch.manual_seed(3)
+    published = CrossViewEncoder("convnext_atto", ground=GroundView(), aerial=AerialView(), backbone_args=TINY)
+    state = {f"model.{k}": v for k, v in published.backbone.state_dict().items()}
+    save_file({**state, "logit_scale": torch.tensor(3.5)}, tmp_path / "weights.safetensors")
+    encoder = fit(
+        replace(
+            config,
+            encoder=replace(config.encoder, pretrained=str(tmp_path / "weights.safetensors")),
+            optimiser=replace(config.optimiser, steps=0),
+        )
+    )
+    assert same(weights(config), dict(published.backbone.state_dict()))
+    assert encoder.notes["logit_scale"] == pytest.approx(3.5)
+
+
+def test_street_photos_against_tiles_with_validation(config, tmp_path):
+    rng = np.random.default_rng(0)
+    lines = [["query_path", "reference_path", "lat", "lon"]]
+    for i in range(12):
+        for kind, size in (("pano", (64, 256, 3)), ("tile", (40, 40, 3))):
+            Image.fromarray(rng.integers(0, 255, size, dtype=np.uint8)).save(tmp_path / f"{kind}{i}.png")
+        lines.append([f"pano{i}.png", f"tile{i}.png", str(-33.9 + i / 50), "-70.6"])
+    with (tmp_path / "street.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(lines)
+    encoder = fit(
+        replace(
+            config,
+            data=DataConfig(str(tmp_path / "street.csv"), validation_share=0.34),
+            optimiser=replace(config.optimiser, batch_size=4),
+        )
+    )
+    assert encoder.notes["metrics"]["validation_pairs"] == 4
+    assert encoder.notes["training"]["pairs"] == 8
+    assert 0 <= encoder.notes["metrics"]["validation_recall_at_1"] <= 1
