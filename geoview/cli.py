@@ -48,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("geoview").addHandler(talk)
     logging.getLogger("geoview").setLevel(logging.INFO)
     warnings.showwarning = _show_warning
+    # rasterio's; `tiles` says the same as an error, with the way out.
+    warnings.filterwarnings("ignore", message="Dataset has no geotransform")
     try:
         return _VERBS[action](verb)
     except KeyboardInterrupt:

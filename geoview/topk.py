@@ -61,13 +61,14 @@ def _merge(products: Tensor, first: int, rows: Tensor, scores: Tensor) -> tuple[
     """Merges (Q, n) products of rows numbered from `first` into the best (Q, k) so far."""
     k = rows.shape[1]
     products = products.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
-    best, where = products.topk(min(k, products.shape[1]), dim=1)
+    best, where = products.topk(min(k + 1, products.shape[1]), dim=1)
     # topk chooses as it likes among rows that tie for the last of the k places: there, and only there, a stable sort.
-    last = best[:, -1:]
-    crowded = ((products >= last).sum(dim=1) > k) & ~last[:, 0].isneginf()
+    crowded = (best[:, k - 1 : k] == best[:, k : k + 1]).any(dim=1) & ~best[:, -1].isneginf()
+    best, where = best[:, :k], where[:, :k]
     if crowded.any():
-        best[crowded], order = (t[:, :k] for t in products[crowded].sort(dim=1, descending=True, stable=True))
-        where[crowded] = order
+        best[crowded], where[crowded] = (
+            found[:, :k] for found in products[crowded].sort(dim=1, descending=True, stable=True)
+        )
     where = torch.where(best.isneginf(), -1, where + first)
     all_rows, all_scores = torch.cat([rows, where], dim=1), torch.cat([scores, best], dim=1)
     # Two stable sorts: by row, then by score, so that ties come in the order of the rows.

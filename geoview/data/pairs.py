@@ -82,6 +82,10 @@ class PairTable:
         for line, query, reference, latlon in zip(
             lines, table.query_path, table.reference_path, latlon_deg, strict=True
         ):
+            if None in line.row:
+                raise PairTableError(f"{path}:{line.at}: more cells than columns; quote paths that hold commas")
+            if np.isfinite(latlon).any() and not np.isfinite(latlon).all():
+                raise PairTableError(f"{path}:{line.at}: one of lat and lon is empty; give both or none")
             if not (query and reference) and not np.isfinite(latlon).all():
                 raise PairTableError(
                     f"{path}:{line.at}: a side without a path is cut from imagery and needs lat and lon"

@@ -142,15 +142,16 @@ class _Build:
     def _save_encoder(self, folder: Path, fingerprint: str) -> None:
         """Puts the encoder into the index, whole. A sound one stays: readers of the index that is replaced use it."""
         try:
-            if CrossViewEncoder.load(folder).fingerprint() == fingerprint:
-                return
+            sound = CrossViewEncoder.load(folder).fingerprint() == fingerprint
         except EncoderError:
-            remove_folder(folder)
+            sound = False
+        if sound:
+            return
         part = folder.with_name(f".{folder.name}")
-        remove_folder(part)
-        self.encoder.save(part)
+        self.encoder.save(part, overwrite=True)
         for path in part.iterdir():
             sync(path)
+        remove_folder(folder)
         part.replace(folder)
         sync(folder.parent)
 

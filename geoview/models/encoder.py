@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from geoview.config import AerialView, EncoderConfig, GroundView
-from geoview.errors import ConfigError, EncoderError, OutputExistsError, UnsafeFileError
+from geoview.errors import EncoderError, OutputExistsError, UnsafeFileError
 from geoview.files import write_binary, write_json
 from geoview.models.weights import backbone_state, logit_scale, read_state_dict
 
@@ -242,8 +242,8 @@ class CrossViewEncoder(nn.Module):
                 mean=tuple(pretrained.get("mean", _MEAN)),
                 std=tuple(pretrained.get("std", _STD)),
             )
-        except (KeyError, TypeError, ConfigError) as error:
-            raise EncoderError(f"{folder}: config.json or geoview.json is incomplete: {error}") from error
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise EncoderError(f"{folder}: config.json or geoview.json is incomplete or wrong: {error}") from error
         try:
             state = load_file(folder / "model.safetensors")
         except (OSError, SafetensorError) as error:

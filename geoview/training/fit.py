@@ -59,7 +59,7 @@ def fit(config: TrainConfig) -> CrossViewEncoder:
     """
     out = Path(config.out)
     with full_disk_told(out), exclusive(out):
-        _claim(out, config)
+        _refuse_another_run(out, config)
         table = PairTable.from_csv(config.data.pairs)
         training, validation = table.split(config.data.validation_share, config.seed)
         if config.optimiser.steps and len(training) < config.optimiser.batch_size:
@@ -73,6 +73,9 @@ def fit(config: TrainConfig) -> CrossViewEncoder:
         torch.manual_seed(config.seed)
         encoder = CrossViewEncoder.from_config(config.encoder)
         task = ContrastiveTask(encoder, _pictures(training, config, augmented=True), config)
+        # Not before all of it has proved usable: a mistake must not bind the folder.
+        with write_text(out / "config.yaml") as file:
+            yaml.safe_dump(_plain(asdict(config)), file, sort_keys=False)
         if config.optimiser.steps:
             _train(task, out, config)
         encoder.notes = {
@@ -84,22 +87,18 @@ def fit(config: TrainConfig) -> CrossViewEncoder:
         return encoder
 
 
-def _claim(out: Path, config: TrainConfig) -> None:
-    """Writes the resolved config, or checks that the run there has the same."""
+def _refuse_another_run(out: Path, config: TrainConfig) -> None:
+    """Lets nothing but the same run go on in a folder that is in use."""
     path = out / "config.yaml"
-    resolved: dict[str, Any] = asdict(config)
     if path.exists():
-        differing = differing_keys(yaml.safe_load(path.read_text(encoding="utf-8")), _plain(resolved))
+        differing = differing_keys(yaml.safe_load(path.read_text(encoding="utf-8")), _plain(asdict(config)))
         changed = [key for key in differing if key not in _FREE_KEYS]
         if changed:
             raise TrainingError(
                 f"{out}: holds a run with another {', '.join(changed)}; give its own config to go on, or another --out"
             )
-        return
-    if any(p.name != "lock" for p in out.iterdir()):
+    elif any(p.name != "lock" for p in out.iterdir()):
         raise OutputExistsError(f"{out}: holds other files; choose an empty or a new folder")
-    with write_text(path) as file:
-        yaml.safe_dump(_plain(resolved), file, sort_keys=False)
 
 
 def _plain(value: Any) -> Any:
