@@ -1,0 +1,95 @@
+"""Every command and every line of Python in the README runs, in its order, on a small region made here."""
+
+import csv
+import json
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tiles
+from geoview.cli import main
+from geoview.geo.sphere import destination_deg
+
+ROOT = Path(__file__).parents[1]
+# Where the README's own coordinates lie.
+PLACE_DEG = (33.98, -117.35)
+# What makes a training run short enough for a test.
+TINY = ["--optimiser.steps", "2", "--optimiser.batch_size", "2", "--num_workers", "0", "--device", "cpu"]
+TINY += [
+    "--encoder.backbone",
+    "convnext_atto",
+    "--encoder.backbone_args",
+    '{"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]}',
+]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory, kit):
+    """The files that the README speaks of."""
+    folder = tmp_path_factory.mktemp("readme")
+    for year, seed in ((2016, 0), (2018, 0)):
+        (folder / f"ortho_{year}").mkdir()
+        kit.write_ortho(folder / f"ortho_{year}" / "a.tif", kit.texture(seed=seed), centre_deg=PLACE_DEG, tiled=True)
+    kit.write_ortho(folder / "query.tif", kit.texture()[:, 372:628, 372:628], centre_deg=PLACE_DEG)
+    (folder / "photos").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 256, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "photos" / "a.jpg")
+    Image.fromarray(pixels).resize((160, 120)).save(folder / "photos" / "b.png")
+    places = [destination_deg(np.array(PLACE_DEG), bearing, 250.0).tolist() for bearing in (0.0, 90.0, 180.0, 270.0)]
+    with (folder / "places.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("lat", "lon"), *places])
+    with (folder / "pairs.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("query_path", "lat", "lon"), *(("photos/a.jpg", *p) for p in places)])
+    west, south, east, north = (PLACE_DEG[1] - 0.003, PLACE_DEG[0] - 0.003, PLACE_DEG[1] + 0.003, PLACE_DEG[0] + 0.003)
+    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+    (folder / "region.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    (folder / "configs").symlink_to(ROOT / "configs")
+    return folder
+
+
+def test_all_commands_and_the_python_run(workplace, monkeypatch, capsys):
+    monkeypatch.chdir(workplace)
+    commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("geoview ")]
+    assert {shlex.split(c)[1] for c in commands} == {"train", "index", "locate", "info"}
+    for command in commands:
+        words = shlex.split(command)[1:]
+        code = main(words + TINY if words[0] == "train" else words)
+        captured = capsys.readouterr()
+        assert code == 0, f"{command}\n{captured.err}"
+        if "--out" in words:
+            assert Path(words[words.index("--out") + 1]).exists(), command
+    features = json.loads(Path("answers.geojson").read_text())["features"]
+    assert {f["properties"]["query"] for f in features} == {"photos/a.jpg", "photos/b.png"}
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), {})
+    assert "photos/a.jpg" in capsys.readouterr().out
+
+
+def test_every_shipped_config_is_valid_and_every_path_in_the_readme_is_there(tmp_path):
+    for config in (ROOT / "configs" / "train").glob("*.yaml"):
+        words = [
+            "train",
+            "--config",
+            str(config),
+            "--out",
+            str(tmp_path / "run"),
+            "--data.pairs",
+            str(tmp_path / "none.csv"),
+        ]
+        assert main(words) == 2, "the pairs are missing, and nothing else is wrong"
+    for link in re.findall(r"\]\(([^)h][^)]*)\)", (ROOT / "README.md").read_text()):
+        assert (ROOT / link).exists(), link
+
+
+def test_the_imported_tiles_is_ours():
+    # A package of this name exists elsewhere; a collision would otherwise be a confusing error.
+    assert hasattr(tiles, "open_source")
+    assert Path(tiles.__file__).with_name("warp.py").exists()
