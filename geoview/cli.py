@@ -216,7 +216,7 @@ def _locate(arguments: Namespace) -> int:
     out = None if config.out is None else Path(config.out)
     if out is not None:
         candidates.check_output(out, overwrite=config.overwrite)
-    from geoview.data.photos import find_queries
+    from geoview.data.queries import find_queries
     from geoview.index.cell_index import CellIndex
     from geoview.locate.localizer import Localizer, PhotoView
 

@@ -9,11 +9,33 @@ Google's S2 Geometry library (https://s2geometry.io, Apache-2.0), and ids are eq
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from geoview.geo.cube import (
+    FACE_AXES,
+    MAX_LEVEL,
+    XYZ_SIGN,
+    XYZ_SOURCE,
+    Floats,
+    Ids,
+    Ints,
+    Squares,
+    are_ids,
+    as_ids,
+    as_uint64,
+    check_level,
+    face_xyz,
+    id_levels,
+    ids_of_squares,
+    latlon_of_xyz,
+    lsb,
+    lsb_of_level,
+    square_sizes,
+    squares,
+    st_to_uv,
+)
 from geoview.geo.sphere import EARTH_RADIUS_M, check_latlon_deg
 
 __all__ = [
@@ -26,10 +48,8 @@ __all__ = [
     "descendants",
     "edge_lengths_m",
     "edge_neighbors",
-    "face_uvw",
     "from_tokens",
     "ids_in_ranges",
-    "ids_of_squares",
     "is_valid",
     "levels",
     "neighbors",
@@ -37,80 +57,12 @@ __all__ = [
     "range_max",
     "range_min",
     "ranges_of",
-    "squares",
-    "st_to_uv",
     "tokens",
     "vertices_deg",
 ]
 
-MAX_LEVEL = 30
-
-Ids = NDArray[np.uint64]
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-
 _BLOCK = 1 << 13  # points at a time, so that the dozen temporaries of a block stay in the L2 cache
-_STEP = 4  # levels of the curve that one table look-up walks
-_SWAP, _INVERT = 1, 2  # how the curve lies within a cell: axes exchanged, both axes reversed
-_LEVEL_BITS = np.uint64(0x1555555555555555)  # where the lowest one of a valid id may stand
-
-# Rows: the axes u, v and w (outward) of each face in x, y, z.
-_FACE_AXES = np.array(
-    [
-        [[0, 1, 0], [0, 0, 1], [1, 0, 0]],
-        [[-1, 0, 0], [0, 0, 1], [0, 1, 0]],
-        [[-1, 0, 0], [0, -1, 0], [0, 0, 1]],
-        [[0, 0, -1], [0, -1, 0], [-1, 0, 0]],
-        [[0, 0, -1], [1, 0, 0], [0, -1, 0]],
-        [[0, 1, 0], [1, 0, 0], [0, 0, -1]],
-    ],
-    dtype=np.int64,
-)
-# The same read the other way: which of (u, v, w) is x, y, z, and with which sign.
-_XYZ_SOURCE = np.abs(_FACE_AXES).argmax(axis=1)
-_XYZ_SIGN = _FACE_AXES.sum(axis=1)
 _HEX_DIGITS = np.frombuffer(b"0123456789abcdef", dtype=np.uint8).astype(np.uint32)
-
-
-def _curve_tables() -> tuple[Ints, Ints]:
-    """Look-up tables of `_STEP` levels: (i, j, orientation) -> (position, orientation) and back.
-
-    Keys and values are packed as i | j | orientation and position | orientation, with two bits of orientation.
-    """
-    quadrants = []  # [orientation][position] -> quadrant 2 i + j
-    for lie in range(4):
-        order = [0b00, 0b01, 0b11, 0b10]
-        if lie & _SWAP:
-            order = [quadrant >> 1 | (quadrant & 1) << 1 for quadrant in order]
-        if lie & _INVERT:
-            order = [quadrant ^ 0b11 for quadrant in order]
-        quadrants.append(order)
-    quadrant_of = np.array(quadrants)
-    position_of = quadrant_of.argsort(axis=1)
-    turn = np.array([_SWAP, 0, 0, _SWAP | _INVERT])  # of the curve in the four children, in curve order
-
-    keys = np.arange(1 << (2 * _STEP + 2))
-    i, j, start = keys >> (_STEP + 2), keys >> 2 & ((1 << _STEP) - 1), keys & 3
-    position, orientation = np.zeros_like(keys), start
-    for bit in reversed(range(_STEP)):
-        digit = position_of[orientation, (i >> bit & 1) << 1 | j >> bit & 1]
-        position, orientation = position << 2 | digit, orientation ^ turn[digit]
-    to_position = position << 2 | orientation
-    to_ij = np.empty_like(keys)
-    to_ij[position << 2 | start] = (i << _STEP | j) << 2 | orientation
-    return to_position, to_ij
-
-
-_TO_POSITION, _TO_IJ = _curve_tables()
-
-
-class Squares(NamedTuple):
-    """Cells as squares (face, i, j) of the grid of 2^level by 2^level squares on a cube face; all int64."""
-
-    face: Ints
-    i: Ints
-    j: Ints
-    level: Ints
 
 
 def cell_ids(latlon_deg: ArrayLike, level: int) -> Ids:
@@ -126,7 +78,7 @@ def cell_ids(latlon_deg: ArrayLike, level: int) -> Ids:
     Raises:
         ValueError: A coordinate is not finite or out of range, or the level is.
     """
-    _check_level(level)
+    check_level(level)
     points = check_latlon_deg(latlon_deg)
     flat = points.reshape(-1, 2)
     ids = np.empty(len(flat), dtype=np.uint64)
@@ -145,9 +97,9 @@ def centers_deg(ids: ArrayLike) -> Floats:
         (..., 2) degrees.
     """
     face, i, j, level = squares(ids)
-    size = _sizes(level)
-    xyz = _xyz(face, st_to_uv((i + 0.5) * size), st_to_uv((j + 0.5) * size))
-    return _latlon_of_xyz(xyz)
+    size = square_sizes(level)
+    xyz = face_xyz(face, st_to_uv((i + 0.5) * size), st_to_uv((j + 0.5) * size))
+    return latlon_of_xyz(xyz)
 
 
 def vertices_deg(ids: ArrayLike) -> Floats:
@@ -156,7 +108,7 @@ def vertices_deg(ids: ArrayLike) -> Floats:
     Returns:
         (..., 4, 2) degrees.
     """
-    return _latlon_of_xyz(_vertices_xyz(ids))
+    return latlon_of_xyz(_vertices_xyz(ids))
 
 
 def bounds_deg(ids: ArrayLike) -> Floats:
@@ -169,7 +121,7 @@ def bounds_deg(ids: ArrayLike) -> Floats:
     Returns:
         (..., 4) lat_lo, lon_lo, lat_hi, lon_hi in degrees.
     """
-    ids = _as_ids(ids)
+    ids = as_ids(ids)
     corners, center = vertices_deg(ids), centers_deg(ids)
     lat, lon = corners[..., 0], corners[..., 1]
     # The longitude of a pole says nothing; that of a corner on the date line may have the other side's sign.
@@ -206,7 +158,7 @@ def areas_m2(ids: ArrayLike) -> Floats:
         (...) square metres.
     """
     _, i, j, level = squares(ids)
-    size = _sizes(level)
+    size = square_sizes(level)
     u = st_to_uv(i * size), st_to_uv((i + 1) * size)
     v = st_to_uv(j * size), st_to_uv((j + 1) * size)
     double_area = _uv_width(i, size) * _uv_width(j, size)
@@ -240,7 +192,7 @@ def is_valid(ids: ArrayLike) -> NDArray[np.bool_]:
     Returns:
         (...) bool.
     """
-    return _valid(_as_uint64(ids))
+    return are_ids(as_uint64(ids))
 
 
 def levels(ids: ArrayLike) -> Ints:
@@ -249,7 +201,7 @@ def levels(ids: ArrayLike) -> Ints:
     Returns:
         (...) int64.
     """
-    return _levels(_as_ids(ids))
+    return id_levels(as_ids(ids))
 
 
 def parents(ids: ArrayLike, level: int) -> Ids:
@@ -261,10 +213,10 @@ def parents(ids: ArrayLike, level: int) -> Ids:
     Raises:
         ValueError: A cell is already larger than the level asked for.
     """
-    ids = _as_ids(ids)
-    low = _lsb_of_level(level)
-    if ids.size and (_lsb(ids) > low).any():
-        row = int(np.argmax((_lsb(ids) > low).ravel()))
+    ids = as_ids(ids)
+    low = lsb_of_level(level)
+    if ids.size and (lsb(ids) > low).any():
+        row = int(np.argmax((lsb(ids) > low).ravel()))
         raise ValueError(f"cell {ids.ravel()[row]:#018x} in row {row} has no ancestor of level {level}: it is larger")
     return ids & ~(low - np.uint64(1)) | low
 
@@ -278,8 +230,8 @@ def children(ids: ArrayLike) -> Ids:
     Raises:
         ValueError: A cell is a leaf.
     """
-    ids = _as_ids(ids)
-    low = _lsb(ids)
+    ids = as_ids(ids)
+    low = lsb(ids)
     if (low == 1).any():
         row = int(np.argmax((low == 1).ravel()))
         raise ValueError(f"cell {ids.ravel()[row]:#018x} in row {row} is a leaf and has no children")
@@ -300,9 +252,9 @@ def descendants(ids: ArrayLike, level: int) -> Ids:
     Raises:
         ValueError: A cell is smaller than the level asked for.
     """
-    ids = _as_ids(ids)
-    if (_lsb(ids) < _lsb_of_level(level)).any():
-        row = int(np.argmax((_lsb(ids) < _lsb_of_level(level)).ravel()))
+    ids = as_ids(ids)
+    if (lsb(ids) < lsb_of_level(level)).any():
+        row = int(np.argmax((lsb(ids) < lsb_of_level(level)).ravel()))
         raise ValueError(f"cell {ids.ravel()[row]:#018x} in row {row} is smaller than level {level}")
     return ids_in_ranges(ranges_of(ids), level)
 
@@ -313,8 +265,8 @@ def range_min(ids: ArrayLike) -> Ids:
     Returns:
         (...) ids.
     """
-    ids = _as_ids(ids)
-    return ids - (_lsb(ids) - np.uint64(1))
+    ids = as_ids(ids)
+    return ids - (lsb(ids) - np.uint64(1))
 
 
 def range_max(ids: ArrayLike) -> Ids:
@@ -323,8 +275,8 @@ def range_max(ids: ArrayLike) -> Ids:
     Returns:
         (...) ids.
     """
-    ids = _as_ids(ids)
-    return ids + (_lsb(ids) - np.uint64(1))
+    ids = as_ids(ids)
+    return ids + (lsb(ids) - np.uint64(1))
 
 
 def ranges_of(ids: ArrayLike) -> Ids:
@@ -336,7 +288,7 @@ def ranges_of(ids: ArrayLike) -> Ids:
     Returns:
         (m, 2) sorted, inclusive ranges [first leaf, last leaf].
     """
-    ids = np.sort(_as_ids(ids).ravel())
+    ids = np.sort(as_ids(ids).ravel())
     if not ids.size:
         return np.empty((0, 2), dtype=np.uint64)
     # A cell and a smaller one within it may sort either way round, hence the order by first leaf.
@@ -358,8 +310,8 @@ def ids_in_ranges(ranges: ArrayLike, level: int) -> Ids:
     Returns:
         (n,) sorted ids.
     """
-    spans = _as_uint64(ranges).reshape(-1, 2)
-    low = _lsb_of_level(level)
+    spans = as_uint64(ranges).reshape(-1, 2)
+    low = lsb_of_level(level)
     step = low << np.uint64(1)
     counts = ((spans[:, 1] - spans[:, 0] + np.uint64(2)) // step).astype(np.int64)
     if not counts.sum():
@@ -399,7 +351,7 @@ def tokens(ids: ArrayLike) -> NDArray[np.str_]:
     Returns:
         (...) strings of at most 16 characters.
     """
-    ids = _as_ids(ids)
+    ids = as_ids(ids)
     octets = ids.astype(">u8").reshape(-1, 1).view(np.uint8)
     digits = np.stack([octets >> 4, octets & 15], axis=-1).reshape(-1, 16)
     significant = np.logical_or.accumulate(digits[:, ::-1] != 0, axis=1)[:, ::-1]
@@ -429,89 +381,11 @@ def from_tokens(tokens: Sequence[str] | NDArray[np.str_]) -> Ids:
     values = value_of[np.minimum(characters, 128)]
     octets = np.ascontiguousarray(values[:, 0:16:2] << 4 | values[:, 1:16:2] & 15)
     ids = octets.view(">u8").ravel().astype(np.uint64)
-    good = (values != 255).all(axis=1) & (characters[:, 16] == 0) & _valid(ids)
+    good = (values != 255).all(axis=1) & (characters[:, 16] == 0) & are_ids(ids)
     if not good.all():
         row = int(np.argmin(good))
         raise ValueError(f"{str(flat[row])!r} in row {row} is not the token of an S2 cell")
     return ids.reshape(texts.shape)
-
-
-def squares(ids: ArrayLike) -> Squares:
-    """Place of cells in the grids of their faces and levels.
-
-    Returns:
-        Face, i, j and level, each (...) int64 with 0 <= i, j < 2^level.
-    """
-    ids = _as_ids(ids)
-    level = _levels(ids)
-    face = (ids >> np.uint64(61)).astype(np.int64)
-    position = (range_min(ids) >> np.uint64(1)).astype(np.int64)  # of the first leaf; the face's bits are shed below
-    steps = -(-MAX_LEVEL // _STEP)
-    i, j, packed = np.zeros_like(face), np.zeros_like(face), face & _SWAP
-    for step in reversed(range(steps)):
-        width = min(_STEP, MAX_LEVEL - step * _STEP)
-        digits = position >> (2 * _STEP * step) & ((1 << (2 * width)) - 1)
-        packed = _TO_IJ[digits << 2 | packed & 3]
-        i = i << _STEP | packed >> (_STEP + 2)
-        j = j << _STEP | packed >> 2 & ((1 << _STEP) - 1)
-    return Squares(face, i >> (MAX_LEVEL - level), j >> (MAX_LEVEL - level), level)
-
-
-def ids_of_squares(face: Ints, i: Ints, j: Ints, level: int) -> Ids:
-    """Ids of squares of one level; inverse of `squares`.
-
-    Args:
-        face: (...) 0 to 5.
-        i: (...) 0 to 2^level - 1.
-        j: (...) likewise.
-        level: 0 to 30.
-
-    Returns:
-        (...) ids.
-    """
-    steps = -(-level // _STEP)
-    mask = (1 << _STEP) - 1
-    # The first look-up begins above the face with levels of zeros, each of which exchanges the axes.
-    packed = face & _SWAP if (steps * _STEP - level) % 2 == 0 else face & _SWAP ^ _SWAP
-    position = np.array(face, dtype=np.int64)
-    for shift in range((steps - 1) * _STEP, -1, -_STEP):
-        key = i >> shift
-        key &= mask
-        key <<= _STEP
-        key |= j >> shift & mask
-        key <<= 2
-        key |= packed
-        packed = _TO_POSITION[key]
-        width = 2 * min(_STEP, level - shift)
-        position <<= width
-        position |= packed >> 2
-        packed &= 3
-    position <<= 1
-    position |= 1
-    return position.view(np.uint64) << np.uint64(60 - 2 * level)
-
-
-def st_to_uv(s: Floats) -> Floats:
-    """S2's quadratic projection, from the square grid [0, 1] of a face to its plane [-1, 1].
-
-    Returns:
-        (...) u or v, the tangents of angles at the Earth's centre.
-    """
-    return np.where(s >= 0.5, (1.0 / 3.0) * (4.0 * s * s - 1.0), (1.0 / 3.0) * (1.0 - 4.0 * (1.0 - s) * (1.0 - s)))
-
-
-def face_uvw(face: Ints, xyz: Floats) -> Floats:
-    """Vectors in the axes of faces: u and v on the face, w outward; w > 0 above the face's horizon.
-
-    Args:
-        face: (...) 0 to 5.
-        xyz: (..., 3) vectors.
-
-    Returns:
-        (..., 3).
-    """
-    axes = _FACE_AXES[face]
-    return np.asarray(np.take_along_axis(xyz, np.abs(axes).argmax(-1), axis=-1) * axes.sum(-1))
 
 
 def _ids_of_block(lat_deg: Floats, lon_deg: Floats, level: int) -> Ids:
@@ -564,11 +438,11 @@ def _moved(start: Squares, di: Ints, dj: Ints) -> Ids:
     w = np.where(out_u | out_v, side - 1, side)  # folded down by as much as the centre stood out
     uvw = np.stack([np.clip(u, -side, side), np.clip(v, -side, side), w], axis=-1)
     face = np.broadcast_to(face, w.shape)
-    xyz = np.take_along_axis(uvw, _XYZ_SOURCE[face], axis=-1) * _XYZ_SIGN[face]
+    xyz = np.take_along_axis(uvw, XYZ_SOURCE[face], axis=-1) * XYZ_SIGN[face]
     axis = np.abs(xyz).argmax(axis=-1)  # the face's own offset alone reaches `side`
     height = np.take_along_axis(xyz, axis[..., None], axis=-1)[..., 0]
     landed = axis + 3 * (height < 0)
-    axes = _FACE_AXES[landed]
+    axes = FACE_AXES[landed]
     new_u, new_v = (xyz * axes[..., 0, :]).sum(-1), (xyz * axes[..., 1, :]).sum(-1)
     new_i, new_j = (new_u + side - 1) >> 1, (new_v + side - 1) >> 1
     # As leaves, so that cells of several levels go through in one pass, and up again.
@@ -581,69 +455,12 @@ def _moved(start: Squares, di: Ints, dj: Ints) -> Ids:
 def _vertices_xyz(ids: ArrayLike) -> Floats:
     """(..., 4, 3) corners on the cube, counter-clockwise."""
     face, i, j, level = (part[..., None] for part in squares(ids))
-    size = _sizes(level)
+    size = square_sizes(level)
     u, v = st_to_uv((i + np.array([0, 1, 1, 0])) * size), st_to_uv((j + np.array([0, 0, 1, 1])) * size)
-    return _xyz(np.broadcast_to(face, u.shape), u, v)
-
-
-def _xyz(face: Ints, u: Floats, v: Floats) -> Floats:
-    """(..., 3) points of the cube."""
-    uvw = np.stack([u, v, np.ones_like(u)], axis=-1)
-    return np.asarray(np.take_along_axis(uvw, _XYZ_SOURCE[face], axis=-1) * _XYZ_SIGN[face])
-
-
-def _latlon_of_xyz(xyz: Floats) -> Floats:
-    """(..., 2) degrees with the reference's rounding; it leaves the date line the sign that y has."""
-    x, y, z = xyz[..., 0], xyz[..., 1], xyz[..., 2]
-    return np.asarray(np.rad2deg(np.stack([np.arctan2(z, np.sqrt(x * x + y * y)), np.arctan2(y, x)], axis=-1)))
-
-
-def _sizes(level: Ints) -> Floats:
-    """Side of a square, where the face has side 1."""
-    return np.asarray(np.ldexp(1.0, -level), dtype=np.float64)
+    return face_xyz(np.broadcast_to(face, u.shape), u, v)
 
 
 def _uv_width(index: Ints, size: Floats) -> Floats:
     """Difference of u over one square, factored: subtracting one u from the other would cost leaves seven digits."""
     middle = (index + 0.5) * size
     return np.where(size == 1.0, 2.0, (8.0 / 3.0) * size * np.maximum(middle, 1.0 - middle))
-
-
-def _as_uint64(ids: ArrayLike) -> Ids:
-    if isinstance(ids, np.ndarray | np.generic) and ids.size and ids.dtype.kind not in "ui":
-        raise ValueError(f"cell ids must be unsigned integers, not {ids.dtype}")
-    return np.asarray(ids, dtype=np.uint64)
-
-
-def _as_ids(ids: ArrayLike) -> Ids:
-    array = _as_uint64(ids)
-    good = _valid(array)
-    if not good.all():
-        row = int(np.argmin(good.ravel()))
-        raise ValueError(f"{array.ravel()[row]:#018x} in row {row} is not the id of an S2 cell")
-    return array
-
-
-def _valid(ids: Ids) -> NDArray[np.bool_]:
-    return np.asarray((ids < np.uint64(6 << 61)) & (_lsb(ids) & _LEVEL_BITS != 0))
-
-
-def _lsb(ids: Ids) -> Ids:
-    """The lowest one of each id, which marks its level."""
-    with np.errstate(over="ignore"):  # a lone 0 wraps round, and NumPy warns of that for scalars
-        return ids & (~ids + np.uint64(1))
-
-
-def _lsb_of_level(level: int) -> np.uint64:
-    _check_level(level)
-    return np.uint64(1 << (2 * (MAX_LEVEL - level)))
-
-
-def _levels(ids: Ids) -> Ints:
-    # A power of two is exact in float64, and frexp reads its exponent.
-    return (61 - np.frexp(_lsb(ids).astype(np.float64))[1].astype(np.int64)) // 2
-
-
-def _check_level(level: int) -> None:
-    if not 0 <= level <= MAX_LEVEL:
-        raise ValueError(f"level {level} is not within 0 to {MAX_LEVEL}")

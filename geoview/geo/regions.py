@@ -22,26 +22,11 @@ from shapely import affinity
 from shapely.geometry.base import BaseGeometry
 
 from geoview.errors import RegionError
-from geoview.geo.cells import (
-    MAX_LEVEL,
-    cell_ids,
-    centers_deg,
-    children,
-    face_uvw,
-    ids_in_ranges,
-    ids_of_squares,
-    parents,
-    ranges_of,
-    squares,
-    st_to_uv,
-)
+from geoview.geo.cells import cell_ids, centers_deg, children, ids_in_ranges, parents, ranges_of
+from geoview.geo.cube import MAX_LEVEL, Floats, Ids, Ints, face_uvw, ids_of_squares, squares, st_to_uv
 from geoview.geo.sphere import EARTH_RADIUS_M, check_latlon_deg, destination_deg, unit_vectors
 
-__all__ = ["Region", "ranges_of"]
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Ids = NDArray[np.uint64]
+__all__ = ["Region"]
 
 _ARC_TOLERANCE_RAD = 1e-10  # 0.6 mm: how far a straight line in lon/lat may stray from the arcs that stand for it
 _MAX_ARC_DEG = 10.0

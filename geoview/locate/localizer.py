@@ -11,7 +11,8 @@ import numpy as np
 
 import tiles
 from geoview.config import InferenceConfig
-from geoview.data.photos import PhotoQuery, load_image, read_metadata
+from geoview.data.photos import load_image, read_metadata
+from geoview.data.queries import PhotoQuery
 from geoview.data.views import aerial_view, photo_view
 from geoview.embed import Picture, embed, read_ahead, resolve_device
 from geoview.errors import ConfigError, GeoviewError

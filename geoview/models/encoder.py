@@ -232,15 +232,15 @@ class CrossViewEncoder(nn.Module):
             )
         try:
             views = extras.pop("views")
-            pretrained = config.get("pretrained_cfg", {})
+            scaling = config["pretrained_cfg"]
             encoder = cls(
                 config["architecture"],
                 ground=GroundView(**views["ground"]),
                 aerial=AerialView(**views["aerial"]),
-                backbone_args=config.get("model_args", {}),
+                backbone_args=config["model_args"],
                 colour=extras.pop("colour"),
-                mean=tuple(pretrained.get("mean", _MEAN)),
-                std=tuple(pretrained.get("std", _STD)),
+                mean=tuple(scaling["mean"]),
+                std=tuple(scaling["std"]),
             )
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise EncoderError(f"{folder}: config.json or geoview.json is incomplete or wrong: {error}") from error

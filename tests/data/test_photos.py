@@ -20,7 +20,8 @@ from PIL.ExifTags import GPS, IFD, Base
 from PIL.TiffImagePlugin import IFDRational
 
 from geoview.data.exif import PhotoMetadata, parse_metadata
-from geoview.data.photos import PhotoQuery, find_queries, is_panorama, load_image, read_metadata
+from geoview.data.photos import is_panorama, load_image, read_metadata
+from geoview.data.queries import PhotoQuery, find_queries
 from geoview.errors import GeoviewError, ImageTooLargeError, PhotoTableError, UnreadableImageError
 
 RED, GREEN, BLUE, YELLOW = (220, 30, 30), (30, 180, 30), (30, 30, 220), (220, 220, 30)

@@ -10,7 +10,7 @@ import s2sphere
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geoview.geo import cells
+from geoview.geo import cells, cube
 from geoview.geo.sphere import EARTH_RADIUS_M, distance_m, latlon_deg, unit_vectors
 
 CUBE_EDGE_LAT = float(np.rad2deg(np.arctan(np.sqrt(0.5))))
@@ -95,14 +95,14 @@ def test_bad_levels(level):
 
 def test_levels_and_places_of_mixed_cells():
     np.testing.assert_array_equal(cells.levels(MIXED), [s2sphere.CellId(c).level() for c in MIXED.tolist()])
-    face, i, j, level = cells.squares(MIXED)
+    face, i, j, level = cube.squares(MIXED)
     for row, cell in enumerate(MIXED.tolist()):
         expected_face, leaf_i, leaf_j, _ = s2sphere.CellId(cell).to_face_ij_orientation()
         up = 30 - level[row]
         assert (face[row], i[row], j[row]) == (expected_face, leaf_i >> up, leaf_j >> up)
     for each in np.unique(level):
         at = level == each
-        np.testing.assert_array_equal(cells.ids_of_squares(face[at], i[at], j[at], int(each)), MIXED[at])
+        np.testing.assert_array_equal(cube.ids_of_squares(face[at], i[at], j[at], int(each)), MIXED[at])
 
 
 def test_centers_equal_the_reference():

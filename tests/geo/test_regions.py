@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from geoview.errors import RegionError
 from geoview.geo import cells
-from geoview.geo.regions import Region, ranges_of
+from geoview.geo.cells import ranges_of
+from geoview.geo.regions import Region
 from geoview.geo.sphere import EARTH_RADIUS_M, destination_deg, distance_m, latlon_deg, unit_vectors
 
 EARTH_KM2 = 4 * np.pi * EARTH_RADIUS_M**2 / 1e6

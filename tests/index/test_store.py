@@ -101,7 +101,7 @@ def test_joined_parts_are_in_the_order_of_cell_and_date(entries, skipped, cuts):
     without = np.array(skipped, np.uint64)
     low, high = sorted(cuts)
     parts = [
-        store.Rows(numbers[s, None], ids[s], dates[s], numbers[s], without[s], without[s].astype(np.float16))
+        store.Rows(numbers[s, None], ids[s], dates[s], numbers[s], without[s], np.zeros(len(without[s]), np.float16))
         for s in (slice(0, low), slice(low, high), slice(high, None))
     ]
     joined = store.Rows.concatenate(parts)
@@ -115,14 +115,15 @@ def test_joined_parts_are_in_the_order_of_cell_and_date(entries, skipped, cuts):
     assert np.array_equal(dates[place], joined.date)
 
 
-def test_every_flipped_byte_of_a_shard_is_told(tmp_path):
-    entry = store.write_shard(tmp_path, "80c33", store.Rows.concatenate([some_rows(9, 4)]))
+def test_a_flipped_bit_anywhere_in_a_shard_is_told(tmp_path):
+    """Every second byte of the data, every thirteenth of the metadata: there one checksum covers all."""
+    entry = store.write_shard(tmp_path, "80c33", store.Rows.concatenate([some_rows(4, 2)]))
     files = sorted(p for p in (tmp_path / entry.folder).rglob("*") if p.is_file())
     assert len(files) == 2 * len(NAMES) + 1
     silent = []
     for path in files:
         sound = path.read_bytes()
-        for at in range(len(sound)):
+        for at in range(0, len(sound), 13 if path.name == "zarr.json" else 2):
             path.write_bytes(sound[:at] + bytes([sound[at] ^ (1 << at % 8)]) + sound[at + 1 :])
             try:
                 told = store.damaged_blocks(tmp_path, entry)

@@ -28,8 +28,9 @@ def make(seed=0, **options):
     encoder = CrossViewEncoder("convnext_atto", **options).eval()
     with torch.no_grad():
         # timm starts the residual branches near zero: nothing would depend on anything.
-        for parameter in encoder.parameters():
-            parameter.copy_(torch.randn_like(parameter) * (0.3 if parameter.ndim > 1 else 1.0))
+        for name, parameter in encoder.named_parameters():
+            drawn = torch.randn_like(parameter)
+            parameter.copy_(drawn * 0.3 if parameter.ndim > 1 else drawn * 0.1 + (not name.endswith("bias")))
     return encoder
 
 

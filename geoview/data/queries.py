@@ -1,0 +1,146 @@
+"""Which photos are asked about: files, folders and tables."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from geoview.errors import PhotoTableError
+
+__all__ = ["PhotoQuery", "find_queries"]
+
+_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"})
+
+
+@dataclass(frozen=True)
+class PhotoQuery:
+    """A photo to be located, with what the user says about it; None where he says nothing."""
+
+    path: str
+    latlon_deg: tuple[float, float] | None = None
+    heading_deg: float | None = None
+    fov_deg: float | None = None
+    captured_at: datetime | None = None
+
+
+def find_queries(inputs: Sequence[str | Path]) -> list[PhotoQuery]:
+    """List the photos that files, folders and photo tables stand for.
+
+    A folder stands for all photos below it (by suffix, whatever its case; hidden files and folders are passed over),
+    sorted by path. A `.csv` file has the columns `path,lat,lon,heading_deg,fov_deg,captured_at`, all but `path`
+    optional, and paths relative to itself; other columns are ignored, empty cells say nothing, `captured_at`
+    is ISO 8601. Anything else stands for itself. Whether photos exist and can be read shows when they are read, so
+    that one bad photo does not stop the others: a missing file, and a folder without photos, stay in the list.
+
+    Args:
+        inputs: Paths, as the user gave them.
+
+    Returns:
+        The photos, in the order of `inputs`.
+
+    Raises:
+        PhotoTableError: A table cannot be read, lacks the column `path`, or holds a value that cannot be.
+    """
+    queries: list[PhotoQuery] = []
+    for given in inputs:
+        path = Path(given)
+        if path.is_dir():
+            queries += [PhotoQuery(photo) for photo in _photos_below(path)] or [PhotoQuery(str(given))]
+        elif path.suffix.lower() == ".csv":
+            queries += _read_table(path)
+        else:
+            queries.append(PhotoQuery(str(given)))
+    return queries
+
+
+def _photos_below(folder: Path) -> list[str]:
+    photos = (path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
+    return [str(path) for path in sorted(photos) if not any(p[0] == "." for p in path.relative_to(folder).parts)]
+
+
+def _read_table(table: Path) -> list[PhotoQuery]:
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            columns = [name.strip() for name in next(reader, [])]
+            _check_columns(columns, table)
+            return [_Row(table, reader.line_num, columns, cells).query() for cells in reader if any(cells)]
+    except OSError as fault:
+        raise PhotoTableError(f"{table}: {fault.strerror}; check the path") from fault
+    except UnicodeDecodeError as fault:
+        raise PhotoTableError(f"{table}: not UTF-8 text at byte {fault.start}; save it as UTF-8") from fault
+    except csv.Error as fault:
+        raise PhotoTableError(f"{table}: line {reader.line_num}: not valid CSV ({fault})") from fault
+
+
+def _check_columns(columns: list[str], table: Path) -> None:
+    if "path" not in columns:
+        found = ", ".join(columns)
+        raise PhotoTableError(f"{table}: line 1: no column path in '{found}'; name it there, separated by commas")
+    for name in ("path", "lat", "lon", "heading_deg", "fov_deg", "captured_at"):
+        if columns.count(name) > 1:
+            raise PhotoTableError(f"{table}: line 1: column {name} occurs twice; keep one")
+
+
+_Value = TypeVar("_Value")
+
+
+class _Row:
+    """One line of a photo table."""
+
+    def __init__(self, table: Path, line: int, columns: list[str], cells: list[str]) -> None:
+        self.table, self.line = table, line
+        if len(cells) > len(columns):
+            raise PhotoTableError(
+                f"{table}: line {line}: {len(cells)} cells for {len(columns)} columns; quote cells that hold commas"
+            )
+        self.cells = {name: cell.strip() for name, cell in zip(columns, cells, strict=False)}
+
+    def query(self) -> PhotoQuery:
+        path = self._parsed("path", str)
+        if path is None:
+            raise self._error("path", "empty; name the photo")
+        heading_deg = self._number("heading_deg", -360.0, 360.0)
+        fov_deg = self._number("fov_deg", 0.0, 360.0)
+        if fov_deg == 0:
+            raise self._error("fov_deg", "0 sees nothing; give degrees above 0, or leave it empty")
+        return PhotoQuery(
+            path=str(self.table.parent / path),
+            latlon_deg=self._latlon_deg(),
+            heading_deg=None if heading_deg is None else heading_deg % 360.0,
+            fov_deg=fov_deg,
+            captured_at=self._parsed("captured_at", datetime.fromisoformat),
+        )
+
+    def _latlon_deg(self) -> tuple[float, float] | None:
+        lat_deg, lon_deg = self._number("lat", -90.0, 90.0), self._number("lon", -180.0, 180.0)
+        if lat_deg is None and lon_deg is None:
+            return None
+        if lat_deg is None:
+            raise self._error("lat", "empty, but lon is given; give both or none")
+        if lon_deg is None:
+            raise self._error("lon", "empty, but lat is given; give both or none")
+        return lat_deg, lon_deg
+
+    def _number(self, column: str, low: float, high: float) -> float | None:
+        value = self._parsed(column, float)
+        if value is not None and not low <= value <= high:
+            raise self._error(column, f"{self.cells[column]!r} is not within {low:g} to {high:g}")
+        return value
+
+    def _parsed(self, column: str, parse: Callable[[str], _Value]) -> _Value | None:
+        cell = self.cells.get(column)
+        if not cell:
+            return None
+        try:
+            return parse(cell)
+        except ValueError:
+            wanted = "a number" if parse is float else "an ISO 8601 time"
+            raise self._error(column, f"{cell!r} is not {wanted}; mend it or leave it empty") from None
+
+    def _error(self, column: str, problem: str) -> PhotoTableError:
+        return PhotoTableError(f"{self.table}: line {self.line}: column {column}: {problem}")

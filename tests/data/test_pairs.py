@@ -1,0 +1,190 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geoview.data.pairs import PairTable
+from geoview.errors import PairTableError
+from geoview.geo import cells
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Write a CSV beside two pictures; returns its path."""
+    (tmp_path / "photos").mkdir()
+    for name in ("photos/a.jpg", "photos/b, c.jpg", "chip.png"):
+        (tmp_path / name).touch()
+
+    def write(text, encoding="utf-8"):
+        path = tmp_path / "pairs.csv"
+        path.write_bytes(text.encode(encoding))
+        return path
+
+    return write
+
+
+def refused(path, message):
+    with pytest.raises(PairTableError, match=message) as caught:
+        PairTable.from_csv(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_reads_every_column(table, tmp_path, encoding, end):
+    rows = [
+        "lat,lon,query_path,reference_path,fov_deg,heading_deg",
+        "-33.9,-70.6,photos/a.jpg,chip.png,65.5,-90",
+        f'51.5,179.5,"photos/b, c.jpg",{tmp_path}/chip.png,,',
+        ", ,photos/a.jpg, chip.png ,360,360",
+        "10,20,,,,",
+    ]
+    path = table(end.join(rows) + end, encoding)
+    read = PairTable.from_csv(str(path))
+    photo, other, chip = (str(tmp_path / name) for name in ("photos/a.jpg", "photos/b, c.jpg", "chip.png"))
+    assert read.query_path == (photo, other, photo, "")
+    assert read.reference_path == (chip, chip, chip, "")
+    np.testing.assert_array_equal(read.latlon_deg, [[-33.9, -70.6], [51.5, 179.5], [np.nan, np.nan], [10, 20]])
+    np.testing.assert_array_equal(read.heading_deg, [-90, np.nan, 360, np.nan])
+    np.testing.assert_array_equal(read.fov_deg, [65.5, np.nan, 360, np.nan])
+    assert (len(read), read.name) == (4, str(path))
+    assert read.latlon_deg.dtype == np.float64
+
+
+def test_columns_may_be_missing(table, tmp_path):
+    read = PairTable.from_csv(table("query_path,reference_path\nphotos/a.jpg,chip.png\n"))
+    assert read.reference_path == (str(tmp_path / "chip.png"),)
+    assert np.isnan(read.latlon_deg).all()
+    assert read.latlon_deg.shape == (1, 2)
+    read = PairTable.from_csv(table("lat,lon\n1,2\n"))
+    assert (read.query_path, read.reference_path) == (("",), ("",))
+
+
+def test_no_such_file(tmp_path):
+    refused(tmp_path / "pairs.csv", "cannot be read as a CSV: .*No such file")
+    refused(tmp_path, "cannot be read as a CSV: .*directory")
+
+
+def test_no_text(table):
+    refused(table("lat,lon\n1,2\né,3\n", "latin-1"), "cannot be read as a CSV: .*utf-8")
+
+
+@pytest.mark.parametrize("text", ["", "\n", "lat,lon\n", "lat,lon\n\n\n"])
+def test_no_pair(table, text):
+    refused(table(text), "holds no pair")
+
+
+def test_an_unknown_column_is_named(table):
+    refused(table("lat,lon,heading\n1,2,3\n"), "unknown column 'heading'; known are .*heading_deg")
+    refused(table("1,2\n3,4\n"), "unknown column '1'")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("91,0,,", "lat is '91', not a number within -90 to 90"),
+        ("-90.1,0,,", "lat is '-90.1', not a number within -90 to 90"),
+        ("0,180.5,,", "lon is '180.5', not a number within -180 to 180"),
+        ("0,x,,", "lon is 'x', not a number"),
+        ("nan,0,,", "lat is 'nan', not a number"),
+        ("inf,0,,", "lat is 'inf', not a number"),
+        ('"1,5",0,,', "lat is '1,5', not a number"),
+        ("0,0,361,", "heading_deg is '361', not a number within -360 to 360"),
+        ("0,0,,361", "fov_deg is '361', not a number within 1 to 360"),
+        ("0,0,,0", "fov_deg is '0', not a number within 1 to 360"),
+        ("0,0,,-65", "fov_deg is '-65', not a number within 1 to 360"),
+        ("0,,,", "one of lat and lon is empty"),
+        (",0,,", "one of lat and lon is empty"),
+        (",,,", "a side without a path is cut from imagery and needs lat and lon"),
+        ("1,2,3,4,5", "more cells than columns"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named_with_its_line(table, line, message):
+    # Line 5: neither the blank line nor the line break in the quotes may shift the count.
+    path = table(f'lat,lon,heading_deg,fov_deg\n\n1,2,"\n3",\n{line}\n4,5,,\n')
+    refused(path, rf"pairs.csv:5: {message}")
+
+
+@pytest.mark.parametrize("column", ["query_path", "reference_path"])
+@pytest.mark.parametrize("name", ["gone.jpg", "photos"])
+def test_a_picture_that_is_not_there_is_named_with_its_line(table, tmp_path, column, name):
+    refused(
+        table(f"lat,lon,{column}\n1,2,chip.png\n1,2,{name}\n"),
+        rf"pairs.csv:3: {column} '{name}' is not there \(sought as {tmp_path}/{name}\)",
+    )
+
+
+def test_one_side_without_a_path_needs_coordinates(table):
+    refused(
+        table("query_path,reference_path,lat,lon\nphotos/a.jpg,chip.png,,\nphotos/a.jpg,,,\n"), "pairs.csv:3: a side"
+    )
+
+
+# -- parting -----------------------------------------------------------------------------------------------------------
+
+
+def spread(n, extent_deg, seed=0):
+    """Pairs around Santiago and, every tenth, without coordinates; paths name the row."""
+    rng = np.random.default_rng(seed)
+    latlon_deg = np.array([-33.9, -70.6]) + rng.uniform(-extent_deg, extent_deg, (n, 2))
+    latlon_deg[::10] = np.nan
+    names = tuple(str(i) for i in range(n))
+    return PairTable(names, names, latlon_deg, np.arange(n) % 360.0, np.full(n, np.nan))
+
+
+def test_take_takes_whole_rows():
+    table = spread(30, 0.1)
+    taken = table.take(np.array([7, 3]))
+    assert (taken.query_path, taken.reference_path, taken.name) == (("7", "3"), ("7", "3"), "pairs")
+    np.testing.assert_array_equal(taken.latlon_deg, table.latlon_deg[[7, 3]])
+    np.testing.assert_array_equal(taken.heading_deg, [7, 3])
+    assert len(taken.fov_deg) == 2
+
+
+@given(st.integers(1, 300), st.floats(0, 0.99), st.sampled_from([0.005, 0.05, 0.5]), st.integers(0, 2**31))
+@settings(deadline=None)
+def test_no_block_is_on_both_sides(n, share, extent_deg, seed):
+    table = spread(n, extent_deg, seed)
+    training, validation = table.split(share, seed)
+    assert sorted((training.query_path + validation.query_path), key=int) == list(table.query_path)
+    blocks = []
+    for side in (training, validation):
+        known = np.isfinite(side.latlon_deg).all(axis=1)
+        blocks.append(set(cells.cell_ids(side.latlon_deg[known], 13).tolist()))
+        np.testing.assert_array_equal(side.heading_deg, [int(name) % 360 for name in side.query_path])
+    assert not blocks[0] & blocks[1]
+    again = table.split(share, seed)
+    assert [side.query_path for side in again] == [training.query_path, validation.query_path]
+
+
+def test_the_share_is_that_of_the_blocks():
+    table = spread(2_000, 1.0)
+    for share in (0.0, 0.1, 0.5):
+        training, validation = table.split(share, 3)
+        assert len(validation) == pytest.approx(2_000 * share, abs=60)
+        assert len(training) + len(validation) == 2_000
+    assert table.split(0.0, 3)[0].query_path == table.query_path
+
+
+def test_pairs_without_coordinates_are_drawn_one_by_one():
+    table = spread(1, 0.1)
+    table = PairTable(("q",) * 500, ("r",) * 500, np.full((500, 2), np.nan), np.arange(500.0), np.full(500, np.nan))
+    assert len(table.split(0.2, 0)[1]) == 100
+
+
+def test_near_duplicates_stay_together():
+    latlon_deg = np.repeat([[10.0, 20.0], [10.0, 21.0], [11.0, 20.0]], 20, axis=0)
+    latlon_deg += np.random.default_rng(0).normal(scale=1e-5, size=latlon_deg.shape)
+    table = PairTable(("q",) * 60, ("r",) * 60, latlon_deg, np.arange(60.0), np.full(60, np.nan))
+    for seed in range(10):
+        validation = table.split(1 / 3, seed)[1]
+        assert set(np.bincount((validation.heading_deg // 20).astype(int), minlength=3)) == {0, 20}
+
+
+def test_another_seed_holds_out_others():
+    table = spread(300, 1.0)
+    assert len({table.split(0.3, seed)[1].query_path for seed in range(5)}) == 5
