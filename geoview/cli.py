@@ -302,7 +302,7 @@ def _describe_index(path: Path) -> dict[str, Any]:
 
     index = CellIndex.open(path)
     manifest = asdict(index.manifest)
-    shards = manifest.pop("shards")
+    shards, sources = manifest.pop("shards"), manifest.pop("sources")
     size_bytes = sum(
         f.stat().st_size for s in index.manifest.shards for f in (path / s.folder).rglob("*") if f.is_file()
     )
@@ -315,6 +315,8 @@ def _describe_index(path: Path) -> dict[str, Any]:
         "size_bytes": size_bytes,
         "extent_deg": None if extent is None else dict(zip(("south", "west", "north", "east"), extent, strict=True)),
         **manifest,
+        "sources": len(sources),
+        **{f"{key}s": sorted({str(s[key]) for s in sources if s[key]}) for key in ("date", "licence", "attribution")},
     }
 
 

@@ -1,0 +1,356 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from PIL.ExifTags import IFD, Base
+
+from geoview.config import AerialView, GroundView
+from geoview.data.photos import read_metadata
+from geoview.data.views import aerial_view, fit_view, panorama_view, perspective_view, photo_view
+from geoview.errors import ConfigError, UnreadableImageError
+
+torch.set_num_threads(2)
+
+SPEC = GroundView(width_px=192, height_px=48, fov_deg=360.0, vertical_fov_deg=90.0)
+# Colours hold a direction to half a grey level in 127: 0.2 degrees. Half a pixel of SPEC is 0.94.
+HALF_PX_DEG = 360 / 192 / 2
+
+
+def colours_of(azimuth_deg, elevation_deg):
+    """The sine and cosine of the azimuth in red and green, the elevation in blue."""
+    a = np.radians(azimuth_deg)
+    channels = np.broadcast_arrays(127.5 + 127 * np.sin(a), 127.5 + 127 * np.cos(a), 127.5 + 1.4 * elevation_deg)
+    return Image.fromarray(np.rint(np.stack(channels, axis=-1)).astype(np.uint8))
+
+
+def directions_in(pixels):
+    red, green, blue = np.moveaxis(pixels.astype(float) - 127.5, -1, 0)
+    return np.degrees(np.arctan2(red, green)), blue / 1.4
+
+
+def panorama(width=1024, fov_deg=360.0, top_deg=90.0, bottom_deg=-90.0, heading_deg=0.0):
+    """An equirectangular picture whose middle column looks at heading_deg and whose colours tell true directions."""
+    across = fov_deg / width
+    azimuth = (np.arange(width) + 0.5 - width / 2) * across + heading_deg
+    elevation = top_deg - (np.arange(round((top_deg - bottom_deg) / across)) + 0.5) * across
+    return colours_of(azimuth[None, :], elevation[:, None])
+
+
+def photo(width=800, height=600, fov_deg=70.0):
+    """A picture of a rectilinear lens whose colours tell azimuth from its axis and elevation."""
+    focal_px = width / 2 / math.tan(math.radians(fov_deg / 2))
+    x = (np.arange(width) + 0.5 - width / 2)[None, :]
+    y = (height / 2 - np.arange(height) - 0.5)[:, None]
+    return colours_of(np.degrees(np.arctan2(x, focal_px)), np.degrees(np.arctan2(y, np.hypot(x, focal_px))))
+
+
+def grid_deg(spec, width):
+    """Azimuth and elevation of the centres of the view's pixels."""
+    azimuth = (np.arange(width) + 0.5 - width / 2) * spec.fov_deg / spec.width_px
+    elevation = (spec.height_px / 2 - np.arange(spec.height_px) - 0.5) * spec.vertical_fov_deg / spec.height_px
+    return np.broadcast_arrays(azimuth[None, :], elevation[:, None])
+
+
+def assert_shows_directions(view, spec, turned_deg=0.0, tolerance_deg=HALF_PX_DEG):
+    azimuth, elevation = directions_in(view.pixels)
+    expected_azimuth, expected_elevation = grid_deg(spec, view.pixels.shape[1])
+    wrong = (azimuth - expected_azimuth - turned_deg + 180) % 360 - 180
+    assert np.abs(wrong[view.valid]).max() < tolerance_deg
+    assert np.abs((elevation - expected_elevation)[view.valid]).max() < tolerance_deg
+    assert (view.pixels[~view.valid] == 0).all()
+    assert view.pixels.dtype == np.uint8
+    assert view.valid.dtype == np.bool_
+
+
+# -- panoramas ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [128, 192, 1024, 3000])
+def test_a_whole_panorama(width):
+    view = panorama_view(panorama(width), SPEC)
+    assert view.pixels.shape == (48, 192, 3)
+    assert view.valid.all()
+    # Half a pixel of the panorama where that is the coarser one.
+    assert_shows_directions(view, SPEC, tolerance_deg=max(HALF_PX_DEG, 180 / width))
+
+
+@pytest.mark.parametrize("heading_deg", [0.0, 10.3, 90.0, 180.0, 270.0, 359.9, -45.0, 725.0])
+def test_a_known_heading_turns_it_north(heading_deg):
+    view = panorama_view(panorama(heading_deg=heading_deg), SPEC, heading_deg=heading_deg)
+    assert view.valid.all()
+    assert_shows_directions(view, SPEC)
+
+
+def test_an_unknown_heading_leaves_it():
+    view = panorama_view(panorama(heading_deg=70.0), SPEC)
+    assert_shows_directions(view, SPEC, turned_deg=70.0)
+
+
+def test_a_window_of_a_panorama_is_turned_too():
+    spec = GroundView(width_px=96, height_px=48, fov_deg=90.0, vertical_fov_deg=45.0)
+    view = panorama_view(panorama(heading_deg=200.0), spec, heading_deg=200.0)
+    assert view.pixels.shape == (48, 96, 3)
+    assert view.valid.all()
+    assert_shows_directions(view, spec, tolerance_deg=0.5)
+
+
+def test_rows_that_were_cropped_off_are_not_valid():
+    view = panorama_view(panorama(top_deg=30.0, bottom_deg=-20.0), SPEC, top_deg=30.0)
+    elevation = grid_deg(SPEC, 192)[1]
+    np.testing.assert_array_equal(view.valid, (elevation < 30) & (elevation > -20))
+    assert_shows_directions(view, SPEC)
+
+
+def test_a_panorama_cut_at_both_ends_has_its_horizon_in_the_middle():
+    view = panorama_view(panorama(top_deg=32.0, bottom_deg=-32.0), SPEC)
+    np.testing.assert_array_equal(view.valid, np.abs(grid_deg(SPEC, 192)[1]) < 32)
+    assert_shows_directions(view, SPEC)
+
+
+@pytest.mark.parametrize(("fov_deg", "width"), [(30.0, 32), (60.0, 32), (61.0, 64), (120.0, 64), (240.0, 128)])
+def test_a_part_of_a_panorama_is_a_narrower_view_about_its_own_middle(fov_deg, width):
+    view = panorama_view(panorama(600, fov_deg, 50.0, -50.0, heading_deg=40.0), SPEC, fov_deg=fov_deg, heading_deg=40.0)
+    assert view.pixels.shape == (48, width, 3)
+    np.testing.assert_array_equal(view.valid, np.abs(grid_deg(SPEC, width)[0]) < fov_deg / 2)
+    assert_shows_directions(view, SPEC, turned_deg=40.0)
+
+
+def test_no_seam_where_a_panorama_is_sewn():
+    view = panorama_view(panorama(), SPEC, heading_deg=180.0)
+    steps = np.abs(np.diff(np.concatenate([view.pixels, view.pixels[:, :1]], axis=1).astype(int), axis=1))
+    assert steps.max() <= 127 * math.radians(360 / 192) + 2
+
+
+# -- perspective photos ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "fov_deg"),
+    [(800, 600, 70.0), (600, 800, 40.0), (300, 200, 60.0), (4000, 3000, 100.0), (120, 90, 5.0), (800, 200, 150.0)],
+)
+def test_a_photo_shows_each_direction_where_it_belongs(width, height, fov_deg):
+    view = perspective_view(photo(width, height, fov_deg), SPEC, fov_deg=fov_deg)
+    assert_shows_directions(view, SPEC)
+    azimuth, elevation = (np.radians(a) for a in grid_deg(SPEC, view.pixels.shape[1]))
+    half_width = math.tan(math.radians(fov_deg / 2))
+    beside = np.abs(np.tan(azimuth)) / half_width
+    above = np.abs(np.tan(elevation) / np.cos(azimuth)) / (half_width * height / width)
+    inside = (beside < 1) & (above < 1) & (np.cos(azimuth) > 0)
+    on_the_edge = (np.abs(beside - 1) < 1e-6) | (np.abs(above - 1) < 1e-6)
+    np.testing.assert_array_equal(view.valid[~on_the_edge], inside[~on_the_edge])
+    assert inside.any()
+
+
+@pytest.mark.parametrize(("azimuth_deg", "elevation_deg"), [(0, 0), (21.3, 10.7), (-28.8, -14.2), (30.1, 17.9)])
+def test_a_spot_lands_within_half_a_pixel(azimuth_deg, elevation_deg):
+    shown = np.asarray(photo(1600, 1200, 90.0)).astype(float)
+    azimuth, elevation = directions_in(shown)
+    spot = np.exp(-((azimuth - azimuth_deg) ** 2 + (elevation - elevation_deg) ** 2) / (2 * 2.5**2))
+    image = Image.fromarray(np.rint(spot * 255).astype(np.uint8)).convert("RGB")
+    view = perspective_view(image, SPEC, fov_deg=90.0)
+    weight = view.pixels[..., 0].astype(float)
+    centre_deg = [(grid * weight).sum() / weight.sum() for grid in grid_deg(SPEC, view.pixels.shape[1])]
+    assert np.abs(np.array(centre_deg) - (azimuth_deg, elevation_deg)).max() < HALF_PX_DEG
+
+
+@pytest.mark.parametrize(
+    ("fov_deg", "width"), [(1, 32), (59.9, 32), (60, 32), (60.1, 64), (120, 64), (121, 96), (179, 96)]
+)
+def test_widths_come_in_steps(fov_deg, width):
+    assert perspective_view(photo(), SPEC, fov_deg=fov_deg).valid.shape == (48, width)
+
+
+def test_the_width_is_at_most_that_of_the_view():
+    spec = GroundView(width_px=80, height_px=48, fov_deg=50.0, vertical_fov_deg=30.0)
+    view = perspective_view(photo(fov_deg=90.0), spec, fov_deg=90.0)
+    assert view.pixels.shape == (48, 80, 3)
+    assert view.valid.all()
+    assert_shows_directions(view, spec, tolerance_deg=0.4)
+
+
+@pytest.mark.parametrize("fov_deg", [0, -10, 180, 200, float("nan")])
+def test_an_impossible_field_of_view_is_refused(fov_deg):
+    with pytest.raises(ConfigError, match=f"fov_deg is {fov_deg:g}: a perspective photo spans"):
+        perspective_view(photo(), SPEC, fov_deg=fov_deg)
+
+
+# -- pictures from above -----------------------------------------------------------------------------------------------
+
+
+def ramp(width, height):
+    """Red tells the column, green the row, as shares of the picture."""
+    red = np.broadcast_to((np.arange(width) + 0.5)[None, :] / width * 250, (height, width))
+    green = np.broadcast_to((np.arange(height) + 0.5)[:, None] / height * 250, (height, width))
+    return Image.fromarray(np.rint(np.stack([red, green, np.full((height, width), 77)], axis=-1)).astype(np.uint8))
+
+
+@pytest.mark.parametrize("gsd_m", [0.1, 0.25, 0.5, 1.0])
+def test_an_aerial_picture_is_cut_to_true_size(gsd_m):
+    spec = AerialView(size_px=64, gsd_m=0.5)
+    width, height = 500, 400
+    view = aerial_view(ramp(width, height), spec, gsd_m=gsd_m)
+    offset_m = (np.arange(64) + 0.5 - 32) * 0.5
+    x, y = np.meshgrid(offset_m / gsd_m + width / 2, offset_m / gsd_m + height / 2)
+    np.testing.assert_array_equal(view.valid, (x > 0) & (x < width) & (y > 0) & (y < height))
+    assert np.abs(view.pixels[..., 0] - x / width * 250).max(where=view.valid, initial=0) < 1.5
+    assert np.abs(view.pixels[..., 1] - y / height * 250).max(where=view.valid, initial=0) < 1.5
+
+
+def test_a_picture_smaller_than_the_view_has_a_border():
+    view = aerial_view(ramp(40, 20), AerialView(size_px=64, gsd_m=0.5), gsd_m=0.5)
+    expected = np.zeros((64, 64), bool)
+    expected[22:42, 12:52] = True
+    np.testing.assert_array_equal(view.valid, expected)
+    assert (view.pixels[~expected] == 0).all()
+    np.testing.assert_array_equal(view.pixels[expected].reshape(20, 40, 3), np.asarray(ramp(40, 20)))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (128, 128), (750, 750), (100, 300), (20, 20), (40, 200)])
+def test_fit_view_takes_the_whole_picture(size):
+    view = fit_view(ramp(*size), AerialView(size_px=64))
+    assert view.pixels.shape == (64, 64, 3)
+    assert view.valid.all()
+    expected = np.asarray(ramp(64, 64)).astype(int)
+    assert np.abs(view.pixels - expected)[4:-4, 4:-4].max() <= 5
+
+
+def test_fit_view_keeps_a_picture_that_fits():
+    np.testing.assert_array_equal(fit_view(ramp(64, 64), AerialView(size_px=64)).pixels, np.asarray(ramp(64, 64)))
+
+
+# -- aliasing ----------------------------------------------------------------------------------------------------------
+
+
+def checkerboard(width, height):
+    return Image.fromarray((np.indices((height, width)).sum(axis=0) % 2 * 255).astype(np.uint8)).convert("RGB")
+
+
+def assert_grey(view, margin=2):
+    inner = view.pixels[margin:-margin, margin:-margin][view.valid[margin:-margin, margin:-margin]]
+    assert len(inner) > 100
+    assert inner.mean() == pytest.approx(127.5, abs=2)
+    assert inner.std() < 8
+
+
+@pytest.mark.parametrize("ratio", [1.5, 1.95, 2, 2.5, 3, 3.3, 7.7])
+def test_shrinking_a_checkerboard_gives_grey(ratio):
+    size = math.ceil(64 * ratio)
+    assert_grey(aerial_view(checkerboard(size, size), AerialView(size_px=64, gsd_m=ratio), gsd_m=1.0))
+    assert_grey(fit_view(checkerboard(size, size), AerialView(size_px=64)))
+    width = round(192 * ratio)
+    assert_grey(panorama_view(checkerboard(width, width // 2), SPEC))
+    across = math.degrees(2 * math.atan(1 / 2))
+    in_the_middle = round(2 / math.radians(360 / 192) * ratio / 2)
+    assert_grey(perspective_view(checkerboard(in_the_middle, in_the_middle), SPEC, fov_deg=across))
+
+
+def test_rows_coarser_than_columns_do_not_alias():
+    spec = GroundView(width_px=720, height_px=16, fov_deg=360.0, vertical_fov_deg=90.0)
+    stripes = np.zeros((360, 720, 3), np.uint8)
+    stripes[::2] = 255
+    assert_grey(panorama_view(Image.fromarray(stripes), spec))
+    columns = np.zeros((360, 720, 3), np.uint8)
+    columns[:, ::2] = 255
+    # Columns are shown at their own size and must stay.
+    assert panorama_view(Image.fromarray(columns), spec).pixels.std() > 100
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+GPANO = """<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description rdf:about="" xmlns:GPano="http://ns.google.com/photos/1.0/panorama/" {}/></rdf:RDF></x:xmpmeta>"""
+
+
+def saved(path, image, *, focal_mm=None, **gpano):
+    exif = Image.Exif()
+    if focal_mm:
+        exif.get_ifd(IFD.Exif)[Base.FocalLengthIn35mmFilm] = focal_mm
+    xmp = GPANO.format(" ".join(f'GPano:{k}="{v}"' for k, v in gpano.items())).encode() if gpano else b""
+    image.save(path, quality=95, subsampling=0, exif=exif, **({"xmp": xmp} if xmp else {}))
+    return str(path)
+
+
+def opened(path, spec=SPEC, *, fov_deg=None, heading_deg=None, **options):
+    return photo_view(path, read_metadata(path), spec, fov_deg=fov_deg, heading_deg=heading_deg, **options)
+
+
+def test_the_field_of_view_comes_from_the_focal_length(tmp_path):
+    # 4:3 pictures are 34.6 of the 43.3 mm of a film's diagonal wide.
+    fov_deg = math.degrees(2 * math.atan(math.hypot(36, 24) * 0.8 / 2 / 28))
+    assert fov_deg == pytest.approx(63.4, abs=0.1)
+    view = opened(saved(tmp_path / "a.jpg", photo(fov_deg=fov_deg), focal_mm=28))
+    assert_shows_directions(view, SPEC, tolerance_deg=2.5)
+    np.testing.assert_array_equal(view.valid, perspective_view(photo(), SPEC, fov_deg=fov_deg).valid)
+
+
+def test_a_field_of_view_that_is_given_goes_before_the_file(tmp_path):
+    view = opened(saved(tmp_path / "a.jpg", photo(fov_deg=100.0), focal_mm=28), fov_deg=100.0)
+    assert view.valid.shape[1] == 64
+    assert_shows_directions(view, SPEC, tolerance_deg=2.5)
+
+
+def test_a_photo_that_says_nothing_is_taken_for_that_of_a_telephone(tmp_path):
+    view = opened(saved(tmp_path / "a.jpg", photo(fov_deg=65.0)))
+    assert_shows_directions(view, SPEC, tolerance_deg=2.5)
+
+
+def test_an_impossible_field_of_view_is_never_replaced_silently(tmp_path):
+    path = saved(tmp_path / "a.jpg", photo(), focal_mm=28)
+    with pytest.raises(ConfigError, match="fov_deg is 0"):
+        opened(path, fov_deg=0.0)
+
+
+def test_a_panorama_is_known_by_its_shape(tmp_path):
+    path = saved(tmp_path / "a.jpg", panorama(heading_deg=30.0))
+    assert_shows_directions(opened(path), SPEC, turned_deg=30.0, tolerance_deg=2.5)
+    assert_shows_directions(opened(path, heading_deg=30.0), SPEC, tolerance_deg=2.5)
+
+
+def test_gpano_tells_the_heading_and_a_given_one_goes_before(tmp_path):
+    pano = {"ProjectionType": "equirectangular", "PoseHeadingDegrees": 250.0}
+    path = saved(tmp_path / "a.jpg", panorama(heading_deg=250.0), **pano)
+    assert_shows_directions(opened(path), SPEC, tolerance_deg=2.5)
+    assert_shows_directions(opened(path, heading_deg=240.0), SPEC, turned_deg=10.0, tolerance_deg=2.5)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_gpano_tells_the_crop_even_of_a_copy_that_was_scaled(tmp_path, scale):
+    pano = {
+        "ProjectionType": "equirectangular", "FullPanoWidthPixels": 1440 * scale, "FullPanoHeightPixels": 720 * scale,
+        "CroppedAreaImageWidthPixels": 600 * scale, "CroppedAreaImageHeightPixels": 280 * scale,
+        "CroppedAreaLeftPixels": 100 * scale, "CroppedAreaTopPixels": 200 * scale,
+    }  # fmt: skip
+    view = opened(saved(tmp_path / "a.jpg", panorama(600, 150.0, 40.0, -30.0), **pano))
+    assert view.pixels.shape == (48, 96, 3)
+    azimuth, elevation = grid_deg(SPEC, 96)
+    np.testing.assert_array_equal(view.valid, (np.abs(azimuth) < 75) & (elevation < 40) & (elevation > -30))
+    assert_shows_directions(view, SPEC, tolerance_deg=2.5)
+
+
+@pytest.mark.parametrize("turn_deg", [90.0, 180.0, 270.0, 37.0])
+@pytest.mark.parametrize("fov_deg", [360.0, 90.0])
+def test_a_panorama_can_be_turned_further(tmp_path, turn_deg, fov_deg):
+    spec = GroundView(width_px=round(192 * fov_deg / 360), height_px=48, fov_deg=fov_deg, vertical_fov_deg=90.0)
+    path = saved(tmp_path / "a.jpg", panorama(heading_deg=20.0))
+    view = opened(path, spec, heading_deg=20.0, turn_deg=turn_deg)
+    assert_shows_directions(view, spec, turned_deg=turn_deg, tolerance_deg=2.5)
+    view = opened(path, spec, turn_deg=turn_deg)
+    assert_shows_directions(view, spec, turned_deg=20.0 + turn_deg, tolerance_deg=2.5)
+
+
+def test_perspective_photos_are_never_turned(tmp_path):
+    path = saved(tmp_path / "a.jpg", photo())
+    for spec in (SPEC, GroundView(width_px=32, height_px=32, fov_deg=60.0, vertical_fov_deg=60.0)):
+        plain, turned = (opened(path, spec, heading_deg=30.0, turn_deg=turn_deg) for turn_deg in (0.0, 90.0))
+        np.testing.assert_array_equal(plain.pixels, turned.pixels)
+        np.testing.assert_array_equal(plain.valid, turned.valid)
+
+
+def test_a_file_that_is_no_photo_is_an_error(tmp_path):
+    path = saved(tmp_path / "a.jpg", photo())
+    metadata = read_metadata(path)
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    with pytest.raises(UnreadableImageError, match=r"a\.jpg"):
+        photo_view(path, metadata, SPEC, fov_deg=None, heading_deg=None)
