@@ -143,7 +143,7 @@ class AugmentConfig:
 
     Attributes:
         crop_min_share: Both sides are cut to one random square within the pair's ground, its edge at least this share
-            of the ground's; 1 keeps the whole.
+            of the ground's; what an offset shows beyond it is hidden, as at the edge of imagery. 1 keeps the whole.
         crop_rotation_deg: Largest turn of that square; it still lies within the pair's ground.
         query_offset_m: Largest shift of a query chip's centre along each axis.
         reference_offset_m: Largest shift of a reference chip's centre along each axis: cells are not centred on photos.

@@ -112,17 +112,24 @@ class PairPictures(Dataset[tuple[View, View]]):
         offset_m: float,
         rng: np.random.Generator,
     ) -> View:
-        centre_m = ground.centre * view.ground_size_m
-        gsd_m, heading_deg = view.gsd_m * ground.share, ground.heading_deg
+        scale, tilt_deg, offset = 1.0, 0.0, np.zeros(2)
         if self._augment is not None:
-            # The offset is that of a cell on the ground, which a closer crop shows larger.
-            centre_m = centre_m + rng.uniform(-offset_m, offset_m, 2) * ground.share
-            gsd_m *= 1 + rng.uniform(-self._augment.scale_jitter, self._augment.scale_jitter)
-            heading_deg += rng.uniform(-self._augment.rotation_jitter_deg, self._augment.rotation_jitter_deg)
-        east_m, north_m = centre_m
-        centre_deg = destination_deg(latlon_deg, np.degrees(np.arctan2(east_m, north_m)), np.hypot(east_m, north_m))
-        chip = imagery.chip(centre_deg, size_px=view.size_px, gsd_m=gsd_m, heading_deg=heading_deg)
-        return View(chip.pixels, chip.valid)
+            scale += rng.uniform(-self._augment.scale_jitter, self._augment.scale_jitter)
+            tilt_deg = rng.uniform(-self._augment.rotation_jitter_deg, self._augment.rotation_jitter_deg)
+            offset = rng.uniform(-offset_m, offset_m, 2) / view.ground_size_m
+        centre_m = (ground.centre + ground.share * _turned(offset, ground.heading_deg)) * view.ground_size_m
+        chip = imagery.chip(
+            destination_deg(latlon_deg, np.degrees(np.arctan2(*centre_m)), np.hypot(*centre_m)),
+            size_px=view.size_px,
+            gsd_m=view.gsd_m * ground.share * scale,
+            heading_deg=ground.heading_deg + tilt_deg,
+        )
+        if not ground.is_crop:
+            return View(chip.pixels, chip.valid)
+        across = (np.arange(view.size_px) + 0.5) / view.size_px - 0.5
+        right, up = np.meshgrid(across, -across)
+        at = _turned(np.stack([right, up], axis=-1), tilt_deg) * scale + offset
+        return View(chip.pixels, chip.valid & (np.abs(at) <= 0.5).all(axis=-1))
 
 
 @dataclass(frozen=True)
@@ -156,6 +163,17 @@ class _Ground:
     @property
     def heading_deg(self) -> float:
         return 90.0 * self.quarter + self.tilt_deg
+
+    @property
+    def is_crop(self) -> bool:
+        return self.share < 1.0
+
+
+def _turned(right_up: NDArray[np.float64], heading_deg: float) -> NDArray[np.float64]:
+    """Turns (..., 2) vectors (right, up) of a frame whose top has a heading to (east, north)."""
+    sine, cosine = np.sin(np.radians(heading_deg)), np.cos(np.radians(heading_deg))
+    turned: NDArray[np.float64] = right_up @ np.array([[cosine, -sine], [sine, cosine]])
+    return turned
 
 
 def stack_pairs(pairs: Sequence[tuple[View, View]]) -> tuple[Batch, Batch]:
