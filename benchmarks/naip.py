@@ -187,7 +187,7 @@ def histogram_answers(index: CellIndex, source: tiles.ImagerySource, truth: dict
             for path, centre in truth.items()
         ]
     )
-    rows, scores = top_k(queries, [(0, references)], 5 * CELLS_A_PLACE)
+    rows, scores = top_k(queries, [(np.arange(len(references)), references)], 5 * CELLS_A_PLACE)
     found = [distinct_places(ids[r], s, 5) for r, s in zip(rows, scores, strict=True)]
     return np.stack([distances(f, centre) for f, centre in zip(found, truth.values(), strict=True)])
 

@@ -18,7 +18,7 @@ _QUERIES = 1_024
 
 def top_k(
     queries: NDArray[np.floating],
-    blocks: Iterable[tuple[int, NDArray[np.floating]]],
+    blocks: Iterable[tuple[NDArray[np.int64], NDArray[np.floating]]],
     k: int,
     *,
     device: str | torch.device = "cpu",
@@ -27,7 +27,8 @@ def top_k(
 
     Args:
         queries: (Q, D), any float type; computed in float32.
-        blocks: (number of the first row, (n, D) array of any float type) in any order, each as large as one likes.
+        blocks: (n,) ascending row numbers and (n, D) vectors of any float type; blocks come in any order, each as large
+            as one likes.
         k: Rows to find for each query.
         device: Where to compute.
 
@@ -45,20 +46,21 @@ def top_k(
     parts = [q[i : i + _QUERIES] for i in range(0, len(q), _QUERIES)]
     rows = [torch.full((len(p), k), -1, dtype=torch.int64, device=device) for p in parts]
     scores = [torch.full((len(p), k), -torch.inf, device=device) for p in parts]
-    for first, block in blocks:
+    for numbers, block in blocks:
         if block.shape[1] != q.shape[1]:
             raise ValueError(f"vectors of {block.shape[1]} and {q.shape[1]} elements have no inner product")
         for start in range(0, len(block), _ROWS):
             chunk = torch.as_tensor(np.ascontiguousarray(block[start : start + _ROWS]), device=device).float()
+            chunk_rows = torch.as_tensor(numbers[start : start + _ROWS], device=device)
             for i, part in enumerate(parts):
-                rows[i], scores[i] = _merge(part @ chunk.T, first + start, rows[i], scores[i])
+                rows[i], scores[i] = _merge(part @ chunk.T, chunk_rows, rows[i], scores[i])
     if not parts:
         return np.empty((0, k), np.int64), np.empty((0, k), np.float32)
     return torch.cat(rows).cpu().numpy(), torch.cat(scores).cpu().numpy()
 
 
-def _merge(products: Tensor, first: int, rows: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Merges (Q, n) products of rows numbered from `first` into the best (Q, k) so far."""
+def _merge(products: Tensor, numbers: Tensor, rows: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Merges (Q, n) products of the rows `numbers` (n,) into the best (Q, k) so far."""
     k = rows.shape[1]
     products = products.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
     best, where = products.topk(min(k + 1, products.shape[1]), dim=1)
@@ -69,7 +71,7 @@ def _merge(products: Tensor, first: int, rows: Tensor, scores: Tensor) -> tuple[
         best[crowded], where[crowded] = (
             found[:, :k] for found in products[crowded].sort(dim=1, descending=True, stable=True)
         )
-    where = torch.where(best.isneginf(), -1, where + first)
+    where = torch.where(best.isneginf(), -1, numbers[where])
     all_rows, all_scores = torch.cat([rows, where], dim=1), torch.cat([scores, best], dim=1)
     # Two stable sorts: by row, then by score, so that ties come in the order of the rows.
     by_row = all_rows.argsort(dim=1, stable=True)

@@ -26,6 +26,20 @@ def by_full_sort(queries, references, k):
     return rows, found
 
 
+def whole(references):
+    return [(np.arange(len(references)), references)]
+
+
+def halves(references):
+    middle = len(references) // 2
+    return [(np.arange(middle, len(references)), references[middle:]), (np.arange(middle), references[:middle])]
+
+
+def test_rows_may_have_gaps():
+    rows, _ = top_k(np.array([[1.0]]), [(np.array([3, 70, 71]), np.array([[1.0], [3.0], [2.0]]))], 2)
+    np.testing.assert_array_equal(rows, [[70, 71]])
+
+
 @st.composite
 def searches(draw):
     # Small integers: their products are exact in every type, and many of them tie.
@@ -36,7 +50,7 @@ def searches(draw):
     references[rng.random(n) < draw(st.sampled_from([0.0, 0.3]))] = draw(st.sampled_from([np.nan, np.inf, -np.inf]))
     queries = rng.integers(-2, 3, (n_queries, dim)).astype(draw(st.sampled_from([np.float16, np.float32])))
     cuts = sorted(draw(st.lists(st.integers(0, n), max_size=5)))
-    blocks = [(a, references[a:b]) for a, b in zip([0, *cuts], [*cuts, n], strict=True)]
+    blocks = [(np.arange(a, b), references[a:b]) for a, b in zip([0, *cuts], [*cuts, n], strict=True)]
     return queries, references, draw(st.permutations(blocks)), draw(st.integers(1, 70))
 
 
@@ -57,7 +71,9 @@ def test_random_unit_vectors_over_real_block_sizes():
     rng = np.random.default_rng(0)
     references = rng.normal(size=(20_000, 16)).astype(np.float32)
     queries = rng.normal(size=(1_100, 16)).astype(np.float32)
-    rows, scores = top_k(queries, [(9_001, references[9_001:]), (0, references[:9_001])], 7)
+    rows, scores = top_k(
+        queries, [(np.arange(9_001, 20_000), references[9_001:]), (np.arange(9_001), references[:9_001])], 7
+    )
     expected = queries @ references.T
     np.testing.assert_array_equal(rows, np.argsort(-expected, axis=1, kind="stable")[:, :7])
     np.testing.assert_allclose(scores, np.take_along_axis(expected, rows, axis=1), rtol=1e-5)
@@ -67,7 +83,7 @@ def test_more_ties_than_places_come_in_the_order_of_the_rows():
     references = np.ones((20_000, 4), np.float16)
     references[123] = 2
     references[5_000:6_000] = 0.5
-    rows, scores = top_k(np.ones((3, 4), np.float32), [(10_000, references[10_000:]), (0, references[:10_000])], 6)
+    rows, scores = top_k(np.ones((3, 4), np.float32), halves(references), 6)
     np.testing.assert_array_equal(rows, [[123, 0, 1, 2, 3, 4]] * 3)
     np.testing.assert_array_equal(scores, [[8, 4, 4, 4, 4, 4]] * 3)
 
@@ -76,31 +92,31 @@ def test_more_ties_than_places_come_in_the_order_of_the_rows():
 def test_a_row_that_is_not_finite_is_never_returned(value):
     references = np.eye(3, dtype=np.float32)
     references[1] = value
-    rows, scores = top_k(np.array([[1, 2, 3], [-1, -2, -3]], np.float32), [(0, references)], 3)
+    rows, scores = top_k(np.array([[1, 2, 3], [-1, -2, -3]], np.float32), whole(references), 3)
     np.testing.assert_array_equal(rows, [[2, 0, -1], [0, 2, -1]])
     np.testing.assert_array_equal(scores, [[3, 1, -np.inf], [-1, -3, -np.inf]])
 
 
 def test_a_query_that_is_not_finite_finds_nothing():
-    rows, scores = top_k(np.full((1, 3), np.nan, np.float32), [(0, np.ones((9, 3), np.float32))], 2)
+    rows, scores = top_k(np.full((1, 3), np.nan, np.float32), whole(np.ones((9, 3), np.float32)), 2)
     np.testing.assert_array_equal(rows, [[-1, -1]])
     np.testing.assert_array_equal(scores, [[-np.inf, -np.inf]])
 
 
 def test_a_product_that_overflows_does_not_win():
     references = np.array([[1e30, 0], [0, 1]], np.float32)
-    rows, _ = top_k(np.array([[1e30, 1]], np.float32), [(0, references)], 1)
+    rows, _ = top_k(np.array([[1e30, 1]], np.float32), whole(references), 1)
     assert rows.item() == 1
 
 
 def test_half_precision_is_multiplied_in_single():
     # 300 x 300 summed is beyond the largest float16.
-    rows, scores = top_k(np.full((1, 2), 300, np.float16), [(0, np.full((1, 2), 300, np.float16))], 1)
+    rows, scores = top_k(np.full((1, 2), 300, np.float16), whole(np.full((1, 2), 300, np.float16)), 1)
     assert (rows.item(), scores.item()) == (0, 180_000)
 
 
 def test_without_queries_or_blocks():
-    rows, scores = top_k(np.empty((0, 3), np.float32), [(0, np.ones((4, 3), np.float32))], 2)
+    rows, scores = top_k(np.empty((0, 3), np.float32), whole(np.ones((4, 3), np.float32)), 2)
     assert (rows.shape, rows.dtype, scores.shape, scores.dtype) == ((0, 2), np.int64, (0, 2), np.float32)
     rows, scores = top_k(np.ones((2, 3), np.float32), [], 2)
     np.testing.assert_array_equal(rows, [[-1, -1], [-1, -1]])
@@ -117,7 +133,7 @@ def test_memory_does_not_grow_with_the_rows():
             elements.append(sum(o.numel() for o in gc.get_objects() if type(o) is torch.Tensor))
             block = np.random.default_rng(i).normal(size=(n, dim)).astype(np.float32)
             references.append(weakref.ref(block))
-            yield i * n, block
+            yield np.arange(i * n, (i + 1) * n), block
             del block
 
     rows, _ = top_k(np.ones((50, dim), np.float32), blocks(), 3)
@@ -134,4 +150,4 @@ def test_k_below_one_is_refused(k):
 
 def test_vectors_of_different_lengths_are_refused():
     with pytest.raises(ValueError, match="5 and 3 elements"):
-        top_k(np.ones((1, 3), np.float32), [(0, np.ones((2, 5), np.float32))], 1)
+        top_k(np.ones((1, 3), np.float32), whole(np.ones((2, 5), np.float32)), 1)

@@ -160,8 +160,7 @@ def aerial_view(image: Image.Image, spec: AerialView, *, gsd_m: float) -> View:
 
 def fit_view(image: Image.Image, spec: AerialView) -> View:
     """Resizes a whole picture to an aerial view, aspect not kept: published data sets show the encoder whole tiles."""
-    smaller = min(image.size) >= spec.size_px
-    resized = image.resize((spec.size_px, spec.size_px), Image.Resampling.BOX if smaller else Image.Resampling.BICUBIC)
+    resized = image.resize((spec.size_px, spec.size_px), Image.Resampling.BICUBIC)
     return View(np.array(resized), np.ones((spec.size_px, spec.size_px), np.bool_))
 
 
@@ -190,7 +189,7 @@ def _sample(
     width, height = image.width, image.height
     size = max(1, round(width / max(1.0, step_px[0]))), max(1, round(height / max(1.0, step_px[1])))
     if size != image.size:
-        image = image.resize(size, Image.Resampling.BOX, reducing_gap=2.0)
+        image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
     source = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float()[None]
     scale_x, scale_y = image.width / width, image.height / height
     u, v = x * scale_x, y * scale_y

@@ -23,6 +23,8 @@ __all__ = ["CellIndex", "Hits"]
 # Rows read at once: 16,384 x 1,024 in half precision are 32 MB.
 _READ_ROWS = 16_384
 _NO_CELLS = np.empty(0, np.uint64)
+# Rows that are read and not used, where that saves a read.
+_MAX_GAP_ROWS = 1024
 # Codes are rounded to half precision: a unit vector's norm may be off by this much.
 _NORM_TOLERANCE = 2e-3
 
@@ -126,12 +128,12 @@ class CellIndex:
                 f"{self.path}: codes have {self.manifest.dim} elements, the queries' shape is {queries.shape}; "
                 "embed them with the index's own encoder"
             )
-        spans = list(self._spans(region))
-        if region is not None and not any(stop > start for _, start, stop in spans):
+        selection = list(self._selection(region))
+        if region is not None and not selection:
             raise RegionError(
                 f"{region.name}: no cell of {self.path} lies in it; `geoview info {self.path}` tells its extent"
             )
-        rows, scores = top_k(queries, self._blocks(spans), k, device=device)
+        rows, scores = top_k(queries, self._blocks(selection), k, device=device)
         return Hits(self._cell_ids(rows), rows, scores)
 
     def cell_ids(self) -> NDArray[np.uint64]:
@@ -197,30 +199,34 @@ class CellIndex:
                 problems.append(f"{entry.folder}/aerial: row {start + wrong[0]} is not a unit vector")
         return problems
 
-    def _spans(self, region: Region | None) -> Iterator[tuple[int, int, int]]:
-        """Yields (shard, start, stop) row ranges of the region: rows are in S2 order, so they are few."""
+    def _selection(self, region: Region | None) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Yields (shard, its rows in the region, ascending); shards without any are left out, unread where possible."""
         if region is None:
-            yield from ((i, 0, entry.rows) for i, entry in enumerate(self.manifest.shards))
+            yield from ((i, np.arange(entry.rows)) for i, entry in enumerate(self.manifest.shards) if entry.rows)
             return
         ranges = region.cell_ranges(self.level)
         parents = cells.from_tokens([s.parent for s in self.manifest.shards])
         lows, highs = cells.range_min(parents), cells.range_max(parents)
         for i, entry in enumerate(self.manifest.shards):
             first, last = np.searchsorted(ranges[:, 1], lows[i]), np.searchsorted(ranges[:, 0], highs[i], "right")
-            if first >= last:
-                continue
-            ids = store.read_cells(self.path, entry)
-            starts = np.searchsorted(ids, ranges[first:last, 0])
-            stops = np.searchsorted(ids, ranges[first:last, 1], "right")
-            yield from ((i, int(a), int(b)) for a, b in zip(starts, stops, strict=True) if b > a)
+            if first < last:
+                ids = store.read_cells(self.path, entry)
+                # Ranges are disjoint: a cell lies in the last one that begins before it, or in none.
+                at = np.searchsorted(ranges[:, 0], ids, "right") - 1
+                inside = np.flatnonzero((at >= 0) & (ids <= ranges[at, 1]))
+                if len(inside):
+                    yield i, inside
 
-    def _blocks(self, spans: list[tuple[int, int, int]]) -> Iterator[tuple[int, NDArray[np.float16]]]:
-        opened: tuple[int, store.Array] | None = None
-        for shard, start, stop in spans:
-            if opened is None or opened[0] != shard:
-                opened = shard, store.read_shard(self.path, self.manifest.shards[shard])["aerial"]
-            for at in range(start, stop, _READ_ROWS):
-                yield int(self._first_row[shard]) + at, store.read_rows(opened[1], at, min(at + _READ_ROWS, stop))
+    def _blocks(
+        self, selection: list[tuple[int, NDArray[np.int64]]]
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
+        for shard, rows in selection:
+            aerial = store.read_shard(self.path, self.manifest.shards[shard])["aerial"]
+            # Rows near one another are read in one go; what lies between them is dropped again.
+            for run in np.split(rows, np.flatnonzero(np.diff(rows) > _MAX_GAP_ROWS) + 1):
+                for part in np.split(run, np.flatnonzero(np.diff((run - run[0]) // _READ_ROWS)) + 1):
+                    block = store.read_rows(aerial, int(part[0]), int(part[-1]) + 1)
+                    yield self._first_row[shard] + part, block[part - part[0]]
 
     def _cell_ids(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
         found = np.zeros(rows.shape, np.uint64)

@@ -313,6 +313,8 @@ def remove_unnamed(index: Path, manifest: Manifest) -> None:
     for folder in [*index.glob("shards/*/*"), *index.glob("encoder/*")]:
         if folder not in named:
             remove_folder(folder)
+    for part in index.glob(".manifest.json.*"):  # of a commit that was killed
+        part.unlink(missing_ok=True)
 
 
 def remove_journal(index: Path) -> None:

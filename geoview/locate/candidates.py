@@ -62,12 +62,12 @@ def rows(answers: Iterable[Localization]) -> Iterator[dict[str, Any]]:
     for answer in answers:
         lat, lon = answer.latlon_deg or (None, None)
         common = {
-            "query": answer.query,
+            "query": _printable(answer.query),
             "status": answer.status,
             "calibration": "none",
             "exif_lat": None if lat is None else round(lat, 7),
             "exif_lon": None if lon is None else round(lon, 7),
-            "error": answer.error,
+            "error": _printable(answer.error),
         }
         if not answer.places:
             yield {**dict.fromkeys(FIELDS), **common}
@@ -106,3 +106,11 @@ def write_geojson(answers: Iterable[Localization], file: TextIO) -> None:
     ]
     json.dump({"type": "FeatureCollection", "features": features}, file, indent=1, allow_nan=False)
     file.write("\n")
+
+
+def _printable(text: str) -> str:
+    """Escapes what a file name may hold and a table cannot: bytes that are not UTF-8, and carriage returns.
+
+    Before Python 3.13 `csv` leaves these without quotes.
+    """
+    return text.replace("\r", "\\r").encode("utf-8", "backslashreplace").decode("utf-8")

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Literal
 
 import numpy as np
+import shapely
 
 import tiles
 from geoview.config import InferenceConfig
@@ -15,7 +16,7 @@ from geoview.data.photos import load_image, read_metadata
 from geoview.data.queries import PhotoQuery
 from geoview.data.views import aerial_view, photo_view
 from geoview.embed import Picture, embed, read_ahead, resolve_device
-from geoview.errors import ConfigError, GeoviewError
+from geoview.errors import ConfigError, GeoviewError, RegionError
 from geoview.geo.regions import Region
 from geoview.geo.sphere import distance_m
 from geoview.index.cell_index import CellIndex
@@ -137,15 +138,17 @@ class Localizer:
     def _search_around(
         self, photo: _Prepared, top_k: int, radius_m: float, region: Region | None
     ) -> Iterator[Localization]:
-        if photo.picture is not None and photo.latlon_deg is None:
+        if photo.picture is None:
+            yield _failed(photo, photo.error)
+            return
+        if photo.latlon_deg is None:
             yield _failed(photo, f"{photo.query.path}: has no position of its own to search around")
             return
         try:
-            if photo.latlon_deg is not None:
-                disc = Region.disc(photo.latlon_deg, radius_m)
-                region = disc if region is None else disc.intersection(region)
+            disc = Region.disc(photo.latlon_deg, radius_m)
+            region = disc if region is None else disc.intersection(region)
             yield from self._search([photo], top_k, region)
-        except GeoviewError as error:
+        except RegionError as error:
             yield _failed(photo, str(error))
 
     def _search(self, prepared: list[_Prepared], top_k: int, region: Region | None) -> Iterator[Localization]:
@@ -168,11 +171,14 @@ class Localizer:
     def _prepare(self, query: PhotoQuery, view: PhotoView) -> _Prepared:
         latlon_deg = query.latlon_deg
         try:
+            if view.kind == "aerial" and view.gsd_m is None:
+                # By what reads imagery: GeoTIFFs come in more pixel types than photos do.
+                return _Prepared(query, self._middle(query.path), latlon_deg)
             metadata = read_metadata(query.path)
             latlon_deg = latlon_deg or metadata.latlon_deg
             picture: Picture
-            if view.kind == "aerial":
-                picture = self._aerial(query, view)
+            if view.kind == "aerial" and view.gsd_m is not None:
+                picture = aerial_view(load_image(query.path), self.encoder.aerial, gsd_m=view.gsd_m)
             else:
                 picture = photo_view(
                     query.path,
@@ -185,17 +191,19 @@ class Localizer:
             return _Prepared(query, None, latlon_deg, str(error))
         return _Prepared(query, picture, latlon_deg)
 
-    def _aerial(self, query: PhotoQuery, view: PhotoView) -> Picture:
-        spec = self.encoder.aerial
-        if view.gsd_m is not None:
-            return aerial_view(load_image(query.path), spec, gsd_m=view.gsd_m)
+    def _middle(self, path: str) -> Picture:
+        """Cuts the chip around the middle of a georeferenced raster."""
         try:
-            source = tiles.open_source(query.path)
+            source = tiles.open_source(path)
         except tiles.MissingCRSError as error:
             raise ConfigError(
-                f"{query.path}: an aerial photo without georeference needs --gsd_m, metres per pixel"
+                f"{path}: an aerial photo without georeference needs --gsd_m, metres per pixel"
             ) from error
-        centre = source.coverage().centroid
+        coverage = source.coverage()
+        west, _, east, _ = coverage.bounds
+        if east - west > 180:  # cut at the date line
+            coverage = shapely.transform(coverage, lambda lonlat: lonlat + [360, 0] * (lonlat[:, :1] < 0))
+        centre, spec = coverage.centroid, self.encoder.aerial
         return source.chip(np.array([centre.y, centre.x]), size_px=spec.size_px, gsd_m=spec.gsd_m)
 
 
