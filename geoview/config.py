@@ -187,7 +187,8 @@ class AugmentConfig:
         _require(
             0 <= self.crop_rotation_deg <= 45, "augment.crop_rotation_deg must be in [0, 45]; `turn` adds right angles"
         )
-        _require(min(self.query_offset_m, self.reference_offset_m) >= 0, "augment offsets must not be negative")
+        for name in ("query_offset_m", "reference_offset_m"):
+            _require(getattr(self, name) >= 0, f"augment.{name} must not be negative")
         _require(0 <= self.scale_jitter < 1, "augment.scale_jitter must be in [0, 1)")
         _require(self.rotation_jitter_deg >= 0, "augment.rotation_jitter_deg must not be negative")
         for name in ("greyscale_share", "blur_share", "erase_share"):

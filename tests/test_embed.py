@@ -106,7 +106,7 @@ def test_embeddings_that_are_not_finite_are_refused(value):
 
     stream = embed(Broken(), (picture(i) for i in range(9)), CPU)
     assert [next(stream)[0] for _ in range(4)] == [0, 1, 2, 3]
-    with pytest.raises(EncoderError, match="not finite in torch.float32: try --precision fp32"):
+    with pytest.raises(EncoderError, match=r"not finite in torch\.float32: try --precision fp32"):
         next(stream)
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -69,8 +70,8 @@ def test_replaces_the_old_file(tmp_path):
 def test_what_appears_was_synced_before_it_got_its_name(tmp_path, monkeypatch):
     path, calls = tmp_path / "file", []
     fsync, replace = os.fsync, type(path).replace
-    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd))[1])
-    monkeypatch.setattr(type(path), "replace", lambda a, b: (calls.append("replace"), replace(a, b))[1])
+    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append(str(Path(f"/proc/self/fd/{fd}").readlink())), fsync(fd)))
+    monkeypatch.setattr(type(path), "replace", lambda a, b: (calls.append("replace"), replace(a, b)))
     with write_text(path) as file:
         file.write("x")
     assert calls[0].startswith(str(tmp_path / ".file."))
@@ -158,7 +159,7 @@ def test_a_full_disk_is_told(tmp_path, number):
 def test_other_errors_pass_as_they_are(tmp_path):
     with pytest.raises(PermissionError), full_disk_told(tmp_path):
         raise PermissionError(errno.EACCES, "no")
-    with pytest.raises(StorageFullError, match="^told before$"), full_disk_told(tmp_path):
+    with pytest.raises(StorageFullError, match=r"^told before$"), full_disk_told(tmp_path):
         raise StorageFullError("told before")
 
 

@@ -363,7 +363,9 @@ def test_pooled_features_of_another_family():
 
 
 def config(**options):
-    return EncoderConfig(**{"backbone": "convnext_atto", "backbone_args": SMALL, "ground": GROUND, "aerial": AERIAL} | options)
+    return EncoderConfig(
+        **{"backbone": "convnext_atto", "backbone_args": SMALL, "ground": GROUND, "aerial": AERIAL} | options
+    )
 
 
 def test_from_config_starts_with_the_given_weights(tmp_path):

@@ -15,6 +15,8 @@ from geoview.models.weights import backbone_state, logit_scale, read_state_dict
 
 torch.set_num_threads(2)
 
+pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+
 STATE = {"stem.0.weight": torch.arange(6.0).view(2, 3), "head.norm.bias": torch.ones(2)}
 
 
@@ -111,7 +113,9 @@ def test_any_bytes_are_an_error_of_ours(tmp_path_factory, content, head):
         read_state_dict(path)
 
 
-@pytest.mark.parametrize("content", [torch.ones(3), [torch.ones(3)], {}, {"a": 1}, {"state_dict": {}}, {"lr": 0.1} | STATE])
+@pytest.mark.parametrize(
+    "content", [torch.ones(3), [torch.ones(3)], {}, {"a": 1}, {"state_dict": {}}, {"lr": 0.1} | STATE]
+)
 def test_tensors_that_are_no_state_dict_are_refused(tmp_path, content):
     path = tmp_path / "weights.pth"
     torch.save(content, path)

@@ -94,7 +94,11 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(config, tmp_
     cut = replace(whole, out=str(tmp_path / "cut"))
     (tmp_path / "cut.yaml").write_text(yaml.safe_dump(asdict(cut)))
     command = [sys.executable, "-m", "geoview", "train", "--config", str(tmp_path / "cut.yaml")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # As many threads as here: sums in another order differ in the last bit.
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, **threads}
+    )
     checkpoint = Path(cut.out) / "last.ckpt"
     while not checkpoint.exists() and process.poll() is None:
         time.sleep(0.01)

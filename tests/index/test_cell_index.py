@@ -1,0 +1,289 @@
+"""Search is exact, a region is its rows and no others, and what does not fit the index is refused."""
+
+import shutil
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geoview.errors import EncoderMismatchError, IndexCorruptError, IndexNotFoundError, RegionError
+from geoview.geo import cells
+from geoview.geo.regions import Region
+from geoview.index import cell_index, store
+from geoview.index.cell_index import CellIndex
+
+PATAGONIA = (-46.6, -70.9)
+DIM = 16
+
+
+def unit(rng, n, dim=DIM):
+    vectors = rng.normal(size=(n, dim))
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def all_codes(index):
+    parts = [store.read_shard(index.path, entry)["aerial"][:] for entry in index.manifest.shards]
+    return np.concatenate(parts).astype(np.float32)
+
+
+def brute_force(codes, queries, k, rows=None):
+    """Rows and scores of the best codes, equal scores by row."""
+    rows = np.arange(len(codes)) if rows is None else rows
+    scores = queries.astype(np.float32) @ codes[rows].T
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return rows[order], np.take_along_axis(scores, order, axis=1)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, kit):
+    """2,000 rows around a corner of four parents, a third of the cells with two dates."""
+    rng = np.random.default_rng(0)
+    ids = Region.disc(kit.CENTRE_DEG, 2500.0).cells(16)
+    ids = rng.permutation(np.concatenate([ids, ids[::3]]))
+    dates = rng.choice([20180000, 20200600], len(ids))
+    folder = tmp_path_factory.mktemp("made")
+    return kit.write_index(folder, ids, unit(rng, len(ids)), dates)
+
+
+@pytest.fixture(params=[cell_index._READ_ROWS, 100])
+def read_rows_at_once(request, monkeypatch):
+    monkeypatch.setattr(cell_index, "_READ_ROWS", request.param)
+
+
+@pytest.mark.parametrize("k", [1, 7, 300])
+@pytest.mark.usefixtures("read_rows_at_once")
+def test_search_is_brute_force_over_all_codes(made, k):
+    queries = unit(np.random.default_rng(1), 20)
+    hits = made.search(queries, k)
+    rows, scores = brute_force(all_codes(made), queries, k)
+    assert hits.cell_id.shape == hits.row.shape == hits.score.shape == (20, k)
+    np.testing.assert_allclose(hits.score, scores, atol=1e-5)
+    # Rounding may swap rows whose scores agree to the last digit.
+    assert (hits.row == rows).mean() > 0.99
+    assert np.array_equal(hits.cell_id, made.cell_ids()[hits.row])
+    assert (np.diff(hits.score, axis=1) <= 0).all()
+
+
+@pytest.mark.parametrize(("shift_m", "radius_m"), [((0, 0), 300.0), ((900, 200), 450.0), ((-1500, 1500), 900.0)])
+@pytest.mark.usefixtures("read_rows_at_once")
+def test_search_in_a_region_is_brute_force_over_its_rows(made, kit, shift_m, radius_m):
+    centre = kit.CENTRE_DEG + np.array(shift_m) / [111_195, 92_000]
+    region = Region.disc(centre, radius_m)
+    inside = np.flatnonzero(np.isin(made.cell_ids(), region.cells(16)))
+    assert 10 < len(inside) < len(made)
+    queries = unit(np.random.default_rng(2), 10)
+    hits = made.search(queries, 10, region=region)
+    rows, scores = brute_force(all_codes(made), queries, 10, inside)
+    np.testing.assert_allclose(hits.score, scores, atol=1e-5)
+    assert (hits.row == rows).mean() > 0.98
+    assert np.array_equal(hits.cell_id, made.cell_ids()[hits.row])
+
+
+def test_a_region_of_several_parts_is_searched_whole(made, kit):
+    parts = [Region.disc(kit.CENTRE_DEG + np.array(d), 200.0).geometry for d in ([0.01, 0.01], [-0.01, 0.012])]
+    region = Region.from_geometry(shapely.union_all(parts))
+    hits = made.search(unit(np.random.default_rng(3), 1), len(made), region=region)
+    found = hits.cell_id[0][hits.row[0] >= 0]
+    assert set(found.tolist()) == set(region.cells(16).tolist())
+    assert all(np.isin(Region.from_geometry(part).cells(16), found).all() for part in parts)
+
+
+def test_a_region_reads_its_own_shards_only(made, kit, monkeypatch):
+    inside = Region.disc(cells.centers_deg(made.cell_ids()[5:6])[0], 10.0)
+    read, read_shard = [], store.read_shard
+
+    def watch(index, entry):
+        read.append(entry.parent)
+        return read_shard(index, entry)
+
+    monkeypatch.setattr(store, "read_shard", watch)
+    made.search(unit(np.random.default_rng(3), 1), 1, region=inside)
+    assert set(read) == {made.manifest.shards[0].parent}
+
+
+def test_a_region_without_cells_of_the_index_is_refused(made):
+    with pytest.raises(RegionError, match=r"paris: no cell of .* lies in it"):
+        made.search(unit(np.random.default_rng(4), 2), 3, region=Region.disc([48.85, 2.35], 500.0, name="paris"))
+    # Within the parent of a shard, where the index has no row.
+    far = cells.centers_deg(cells.from_tokens([made.manifest.shards[0].parent]))[0]
+    with pytest.raises(RegionError, match="no cell of"):
+        made.search(unit(np.random.default_rng(4), 2), 3, region=Region.disc(far, 500.0))
+
+
+def test_more_hits_than_rows_are_marked_as_none(index_folder):
+    index = CellIndex.open(index_folder)
+    hits = index.search(unit(np.random.default_rng(5), 3, 32), len(index) + 4)
+    assert sorted(hits.row[0][:-4]) == list(range(len(index)))
+    assert (hits.row[:, -4:] == -1).all()
+    assert (hits.cell_id[:, -4:] == 0).all()
+    assert np.isneginf(hits.score[:, -4:]).all()
+    assert np.isfinite(hits.score[:, :-4]).all()
+
+
+def test_no_query_has_no_hits(index_folder):
+    hits = CellIndex.open(index_folder).search(np.empty((0, 32), np.float32), 5)
+    assert hits.cell_id.shape == hits.row.shape == hits.score.shape == (0, 5)
+
+
+def test_a_query_that_is_a_code_finds_its_row(made):
+    codes = all_codes(made)
+    rows = np.arange(0, len(made), 97)
+    hits = made.search(codes[rows], 1)
+    assert np.array_equal(hits.row[:, 0], rows)
+    np.testing.assert_allclose(hits.score[:, 0], 1.0, atol=2e-3)
+
+
+def test_equal_scores_come_in_s2_order(tmp_path, kit):
+    ids = Region.disc(PATAGONIA, 800.0).cells(16)
+    codes = np.tile(unit(np.random.default_rng(6), 1), (len(ids), 1))
+    index = kit.write_index(tmp_path, ids, codes)
+    hits = index.search(codes[:1], 20)
+    assert np.array_equal(hits.cell_id[0], ids[:20])
+
+
+@given(
+    marks=st.lists(st.integers(0, 2), min_size=30, max_size=30),
+    chosen=st.lists(st.integers(0, 29), min_size=1, max_size=5, unique=True),
+)
+@settings(max_examples=6, deadline=None)
+def test_any_mixture_of_missing_single_and_double_cells_is_searched_right(tmp_path_factory, kit, marks, chosen):
+    """Shards without rows, cells with two dates, and cells without a code, around a corner of four parents."""
+    around = Region.disc(kit.CENTRE_DEG, 350.0).cells(16)[:30]
+    rng = np.random.default_rng(sum(marks))
+    ids = np.repeat(around, marks)
+    skipped = around[np.array(marks) == 0]
+    dates = np.arange(len(ids))
+    index = kit.write_index(tmp_path_factory.mktemp("any"), ids, unit(rng, len(ids)).reshape(-1, DIM), dates, skipped)
+    assert np.array_equal(index.cell_ids(), ids)
+    assert np.array_equal(index.skipped_cell_ids(), skipped)
+    assert index.manifest.n_skipped == len(skipped)
+    region = Region.from_geometry(
+        shapely.union_all([Region.disc(c, 1.0).geometry for c in cells.centers_deg(around[chosen])])
+    )
+    inside = np.flatnonzero(np.isin(ids, around[chosen]))
+    query = unit(rng, 1)
+    if not len(inside):
+        with pytest.raises(RegionError):
+            index.search(query, 3, region=region)
+        return
+    hits = index.search(query, 3, region=region)
+    _, scores = brute_force(all_codes(index), query, 3, inside)
+    found = hits.row[0] >= 0
+    assert found.sum() == min(3, len(inside))
+    np.testing.assert_allclose(hits.score[0][found], scores[0], atol=1e-5)
+    assert set(hits.row[0][found]) <= set(inside)
+    assert np.array_equal(hits.cell_id[0][found], ids[hits.row[0][found]])
+
+
+@pytest.mark.parametrize("shape", [(3, 31), (3, 33), (32,), (1, 3, 32)])
+def test_queries_of_another_encoder_are_refused(index_folder, shape):
+    with pytest.raises(EncoderMismatchError, match="codes have 32 elements"):
+        CellIndex.open(index_folder).search(np.ones(shape, np.float32), 1)
+
+
+def test_a_swapped_encoder_is_refused(tmp_path, kit, index_folder):
+    shutil.copytree(index_folder, tmp_path / "index")
+    index = CellIndex.open(tmp_path / "index")
+    assert index.verify() == []
+    kit.make_encoder(seed=1).save(index.path / index.manifest.encoder["folder"], overwrite=True)
+    with pytest.raises(EncoderMismatchError, match=index.manifest.encoder["fingerprint"]):
+        index.encoder()
+    (problem,) = index.verify()
+    assert str(index.path) in problem
+    shutil.rmtree(index.path / "encoder")
+    (problem,) = index.verify()
+    assert index.manifest.encoder["folder"] in problem
+
+
+def test_the_extent_is_around_all_cells(made):
+    centres = cells.centers_deg(made.cell_ids())
+    south, west, north, east = made.extent_deg()
+    assert (south, north) == (centres[:, 0].min(), centres[:, 0].max())
+    assert (west, east) == (centres[:, 1].min(), centres[:, 1].max())
+
+
+def test_the_extent_across_the_date_line_is_narrow(tmp_path, kit):
+    ids = np.concatenate([Region.disc([-17.0, lon], 900.0).cells(16) for lon in (179.995, -179.99)])
+    index = kit.write_index(tmp_path, ids, unit(np.random.default_rng(7), len(ids)))
+    south, west, north, east = index.extent_deg()
+    centres = cells.centers_deg(ids)
+    assert west == centres[centres[:, 1] > 0, 1].min()
+    assert east == centres[centres[:, 1] < 0, 1].max()
+    assert 179 < west < 180
+    assert -180 < east < -179
+    assert -17.1 < south < -17.0 < north < -16.9
+
+
+def test_the_extent_of_one_cell_is_a_point_and_of_none_is_none(tmp_path, kit):
+    cell = cells.cell_ids(PATAGONIA, 16).reshape(1)
+    lat, lon = cells.centers_deg(cell)[0]
+    one = kit.write_index(tmp_path / "one", cell, unit(np.random.default_rng(8), 1))
+    assert one.extent_deg() == (lat, lon, lat, lon)
+    none = kit.write_index(tmp_path / "none", [], np.empty((0, DIM)), skipped=cell)
+    assert none.extent_deg() is None
+    assert len(none) == 0
+    assert np.array_equal(none.skipped_cell_ids(), cell)
+    hits = none.search(unit(np.random.default_rng(8), 2), 3)
+    assert (hits.row == -1).all()
+
+
+def sound_index(tmp_path, kit, change):
+    """An index whose rows were changed before they were written, so that all checksums fit."""
+    rng = np.random.default_rng(9)
+    ids = Region.disc(PATAGONIA, 300.0).cells(16)
+    rows = store.Rows(
+        unit(rng, len(ids)).astype(np.float16),
+        ids,
+        np.full(len(ids), 20200101, np.int32),
+        np.ones(len(ids), np.float16),
+        ids[:0],
+        np.ones(0, np.float16),
+    )
+    index = kit.write_index(tmp_path / "index", ids, rows.aerial)
+    change(rows)
+    entry = store.write_shard(index.path, index.manifest.shards[0].parent, rows)
+    index.manifest.shards[:] = [entry]
+    return index, entry
+
+
+def test_verify_sees_what_checksums_cannot(tmp_path, kit, monkeypatch):
+    monkeypatch.setattr(CellIndex, "encoder", lambda self: None)
+
+    def verify(change):
+        index, entry = sound_index(tmp_path / str(len(list(tmp_path.iterdir()))), kit, change)
+        return [line.replace(str(entry.folder), "SHARD") for line in index.verify()]
+
+    def swap(rows):
+        rows.cell[[0, 1]] = rows.cell[[1, 0]]
+
+    def elsewhere(rows):
+        rows.cell[-1] = cells.cell_ids([PATAGONIA[0], PATAGONIA[1] + 30], 16)
+
+    def coarser(rows):
+        rows.cell[0] = cells.parents(rows.cell[:1], 14)[0]
+
+    def longer(rows):
+        rows.aerial[3] *= 1.1
+
+    def broken(rows):
+        rows.aerial[4] = np.nan
+
+    assert verify(lambda rows: None) == []
+    assert verify(swap) == ["SHARD/cell: not in the order of (cell, date)"]
+    assert "SHARD/cell: holds cells of another level or another shard" in verify(elsewhere)
+    assert "SHARD/cell: holds cells of another level or another shard" in verify(coarser)
+    assert verify(longer) == ["SHARD/aerial: row 3 is not a unit vector"]
+    assert verify(broken) == ["SHARD/aerial: row 4 is not a unit vector"]
+
+
+def test_opening_reads_the_manifest_and_nothing_else(tmp_path, index_folder):
+    shutil.copy(index_folder / "manifest.json", tmp_path)
+    index = CellIndex.open(str(tmp_path))
+    assert len(index) == len(CellIndex.open(index_folder))
+    assert index.chip.ground_size_m == pytest.approx(153.6)
+    with pytest.raises(IndexCorruptError, match="missing"):
+        index.cell_ids()
+    with pytest.raises(IndexNotFoundError):
+        CellIndex.open(tmp_path / "nowhere")
