@@ -97,22 +97,22 @@ def _parser() -> ArgumentParser:
     train = _verb("train an encoder on pairs of pictures, or go on with a run that was cut off")
     train.add_argument("--config", action=ActionConfigFile, help="YAML file; flags override it")
     _add(train, TrainConfig)
-    verbs.add_subcommand("train", train)
+    verbs.add_subcommand("train", train, help=train.description)
 
     index = ArgumentParser(description="make and check indexes")
-    verbs.add_subcommand("index", index)
+    verbs.add_subcommand("index", index, help=index.description)
     steps = index.add_subcommands(required=True, dest="subcommand")
     build = _verb("cover a region with cells and give each a code, or go on with a build that was cut off")
     build.add_argument("--config", action=ActionConfigFile, help="YAML file; flags override it")
     _add(build, BuildConfig)
-    steps.add_subcommand("build", build)
+    steps.add_subcommand("build", build, help=build.description)
     for name, help_ in (
         ("info", "tell what an index holds, as JSON"),
         ("verify", "read everything and compare it with what was written"),
     ):
         step = _verb(help_)
         step.add_argument("index", type=str, help="index folder")
-        steps.add_subcommand(name, step)
+        steps.add_subcommand(name, step, help=help_)
 
     locate = _verb("tell where photos were taken")
     locate.add_argument(
@@ -120,11 +120,11 @@ def _parser() -> ArgumentParser:
     )
     locate.add_argument("--config", action=ActionConfigFile, help="YAML file; flags override it")
     _add(locate, LocateConfig)
-    verbs.add_subcommand("locate", locate)
+    verbs.add_subcommand("locate", locate, help=locate.description)
 
     info = _verb("tell what an encoder, index, training run, photo or imagery source is, as JSON")
     info.add_argument("path", type=str, help="file or folder")
-    verbs.add_subcommand("info", info)
+    verbs.add_subcommand("info", info, help=info.description)
     return parser
 
 
