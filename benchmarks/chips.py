@@ -169,12 +169,17 @@ def compare(cog: Path, places: list[tuple[float, float]], cache_mb: int) -> dict
 
 
 def per_second(work: Callable[[int], object], count: int, threads: int) -> float:
-    """Return how many of `count` calls a second are done, each thread having been warmed up."""
+    """Return how many calls a second are done where each thread does `count` of them, having been warmed up."""
+
+    def series(first: int) -> None:
+        for number in range(first, first + count):
+            work(number)
+
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, range(4 * threads)))
         start = time.perf_counter()
-        list(pool.map(work, range(count), chunksize=1))
-        return count / (time.perf_counter() - start)
+        list(pool.map(series, range(0, threads * count, count)))
+        return threads * count / (time.perf_counter() - start)
 
 
 def scaling(cog: Path, places: list[tuple[float, float]], rounds: int) -> dict:
@@ -194,8 +199,8 @@ def scaling(cog: Path, places: list[tuple[float, float]], rounds: int) -> dict:
     machine: dict[int, list[float]] = {n: [] for n in counts}
     for _ in range(rounds):
         for threads in counts:
-            chips[threads].append(per_second(cut, len(places) * threads, threads))
-            machine[threads].append(per_second(compress, 60 * threads, threads))
+            chips[threads].append(per_second(cut, len(places), threads))
+            machine[threads].append(per_second(compress, 60, threads))
     chips_s = {n: statistics.median(values) for n, values in chips.items()}
     machine_s = {n: statistics.median(values) for n, values in machine.items()}
     share = chips_s[cores] / chips_s[1] / cores

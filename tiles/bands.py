@@ -49,6 +49,12 @@ class Bands:
         """Whether values must be scaled and nobody has said how."""
         return self.dtype != "uint8" and self.palette is None and self.value_range is None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the values are 8-bit RGB as they are, masked by a mask band or not at all."""
+        bare = self.alpha is None and self.nodata is None and self.palette is None and self.value_range is None
+        return bare and len(self.colour) == 3 and self.dtype == "uint8"
+
     def read(
         self, dataset: DatasetReader, window: tuple[tuple[int, int], tuple[int, int]], mask: NDArray[np.uint8] | None
     ) -> NDArray[np.uint8]:
@@ -56,11 +62,18 @@ class Bands:
 
         The mask (h, w) is that of the mask band; it is needed where there is one.
         """
+        (top, bottom), (left, right) = window
+        packed = np.ones((bottom - top, right - left, 4), dtype=np.uint8)
+        if self.is_plain:
+            # Straight into place: the usual case, and each step saved is one less at which threads meet.
+            dataset.read(list(self.colour), window=window, out=np.moveaxis(packed[..., :3], -1, 0))
+            if mask is not None and not mask.all():
+                packed.view(np.uint32)[mask == 0] = 0
+            return packed
         numbers = list(self.colour) if self.alpha is None else [*self.colour, self.alpha]
         data = dataset.read(numbers, window=window)
         colour = data[: len(self.colour)]
         valid = self._valid(data, mask)
-        packed = np.empty((*colour.shape[1:], 4), dtype=np.uint8)
         if self.palette is not None:
             looked_up = self.palette.take(np.minimum(colour[0], len(self.palette) - 1), axis=0)
             packed[..., :3] = looked_up[..., :3]
@@ -70,7 +83,6 @@ class Bands:
             scaled = colour if self.value_range is None else _scaled(colour, self.value_range)
             for channel in range(3):
                 packed[..., channel] = scaled[min(channel, len(scaled) - 1)]
-        packed[..., 3] = 1
         if valid is not None and not valid.all():
             packed.view(np.uint32)[~valid] = 0
         return packed

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from tiles.chip import ChipFrame
 
@@ -101,6 +102,10 @@ def resample(lattice: PixelLattice, frame: ChipFrame) -> tuple[NDArray[np.uint8]
     if not np.isfinite(control).any():
         return None
     plan = _plan(lattice.levels, control, size / (_KNOTS - 1))
+    box = _quadrilateral(lattice, plan, control, size)
+    whole = _draw(lattice, plan, box, size) if box is not None else None
+    if whole is not None:
+        return whole, np.ones((size, size), dtype=np.bool_)
     turns = _turns(lattice, control)
     locate = _locator(lattice, frame, control, size * plan.samples)
     pixels = np.zeros((size, size, 3), dtype=np.uint8)
@@ -115,6 +120,59 @@ def resample(lattice: PixelLattice, frame: ChipFrame) -> tuple[NDArray[np.uint8]
             _gather(lattice, plan, turn, columns, rows, out)
         _finish(out, plan.samples, pixels[top:bottom], valid[top:bottom])
     return (pixels, valid) if valid.any() else None
+
+
+@dataclass(frozen=True)
+class _Quadrilateral:
+    """A chip in a window of boxes of a level: its bounds, and the chip's corners from the window's upper left."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+    corners: list[float]  # x, y of upper left, lower left, lower right, upper right
+
+
+def _quadrilateral(lattice: PixelLattice, plan: _Plan, control: Floats, size: int) -> _Quadrilateral | None:
+    """Return where a chip lies that is a quadrilateral well inside the imagery, as most are; else None."""
+    left, top, right, bottom = lattice.frame_px
+    columns, rows = control
+    if not (columns.min() >= left and columns.max() <= right and rows.min() >= top and rows.max() <= bottom):
+        return None  # so too where a point is NaN
+    share = np.linspace(0.0, 1.0, _KNOTS)
+    upper = control[:, :1, :1] * (1.0 - share) + control[:, :1, -1:] * share
+    lower = control[:, -1:, :1] * (1.0 - share) + control[:, -1:, -1:] * share
+    straight = upper * (1.0 - share[:, None]) + lower * share[:, None]
+    step_px = np.abs(np.diff(control, axis=2)).max() * (_KNOTS - 1) / size
+    if np.abs(straight - control).max() > _TOLERANCE * step_px:
+        return None
+    level = plan.level
+    x = columns / (level.factor_x * plan.box_x)
+    y = rows / (level.factor_y * plan.box_y)
+    x0, y0 = max(0, int(x.min() - 0.5)), max(0, int(y.min() - 0.5))
+    x1 = min(int(x.max() + 0.5) + 1, -(-level.width_px // plan.box_x))
+    y1 = min(int(y.max() + 0.5) + 1, -(-level.height_px // plan.box_y))
+    if (x1 - x0) * plan.box_x * (y1 - y0) * plan.box_y > _MAX_WINDOW_PX:
+        return None
+    ends = [(0, 0), (-1, 0), (-1, -1), (0, -1)]
+    return _Quadrilateral(x0, y0, x1, y1, [v for at in ends for v in (float(x[at]) - x0, float(y[at]) - y0)])
+
+
+def _draw(lattice: PixelLattice, plan: _Plan, at: _Quadrilateral, size: int) -> NDArray[np.uint8] | None:
+    """Return pixels (S, S, 3) of a quadrilateral, or None where some pixel in its window is not valid.
+
+    One call interpolates everything without Python's lock. The steps of the general way are many and so short that
+    threads would wait for each other more than they work. Fractions of a grey level are cut off, not rounded.
+    """
+    window = np.ascontiguousarray(_read_boxes(lattice, plan, at.x0, at.y0, at.x1, at.y1))
+    if not window[..., 3].all():
+        return None
+    image = Image.frombuffer("RGBX", (at.x1 - at.x0, at.y1 - at.y0), window, "raw", "RGBX", 0, 1)
+    side = size * plan.samples
+    drawn = image.transform((side, side), Image.Transform.QUAD, at.corners, Image.Resampling.BILINEAR)
+    if plan.samples > 1:
+        drawn = drawn.reduce(plan.samples)
+    return np.ascontiguousarray(np.asarray(drawn)[..., :3])
 
 
 def _project(
