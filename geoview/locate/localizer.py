@@ -48,8 +48,8 @@ class Localization:
         query: The photo, as it was given.
         status: `ok`, or `failed` with `error` set.
         places: Best first; no two touch.
-        latlon_deg: Position that came with the photo, from its EXIF or the photo table; reported, never used as a hint
-            unless a search around it was asked for.
+        latlon_deg: Position that came with the photo, from its EXIF, its georeference or the photo table; reported,
+            never used as a hint unless a search around it was asked for.
         error: One line, for a photo that could not be read.
     """
 
@@ -173,10 +173,10 @@ class Localizer:
         try:
             if view.kind == "aerial" and view.gsd_m is None:
                 # By what reads imagery: GeoTIFFs come in more pixel types than photos do.
-                return _Prepared(query, self._middle(query.path), latlon_deg)
+                picture, own_deg = self._middle(query.path)
+                return _Prepared(query, picture, latlon_deg or own_deg)
             metadata = read_metadata(query.path)
             latlon_deg = latlon_deg or metadata.latlon_deg
-            picture: Picture
             if view.kind == "aerial" and view.gsd_m is not None:
                 picture = aerial_view(load_image(query.path), self.encoder.aerial, gsd_m=view.gsd_m)
             else:
@@ -191,8 +191,8 @@ class Localizer:
             return _Prepared(query, None, latlon_deg, str(error))
         return _Prepared(query, picture, latlon_deg)
 
-    def _middle(self, path: str) -> Picture:
-        """Cuts the chip around the middle of a georeferenced raster."""
+    def _middle(self, path: str) -> tuple[Picture, tuple[float, float]]:
+        """Cuts the chip around the middle of a georeferenced raster, and tells where that is."""
         try:
             source = tiles.open_source(path)
         except tiles.MissingCRSError as error:
@@ -203,8 +203,9 @@ class Localizer:
         west, _, east, _ = coverage.bounds
         if east - west > 180:  # cut at the date line
             coverage = shapely.transform(coverage, lambda lonlat: lonlat + [360, 0] * (lonlat[:, :1] < 0))
-        centre, spec = coverage.centroid, self.encoder.aerial
-        return source.chip(np.array([centre.y, centre.x]), size_px=spec.size_px, gsd_m=spec.gsd_m)
+        middle, spec = coverage.centroid, self.encoder.aerial
+        centre_deg = (middle.y, (middle.x + 180.0) % 360.0 - 180.0)
+        return source.chip(centre_deg, size_px=spec.size_px, gsd_m=spec.gsd_m), centre_deg
 
 
 def _failed(photo: _Prepared, error: str) -> Localization:

@@ -100,6 +100,7 @@ def test_imagery_cut_at_a_cell_finds_that_cell_first(tmp_path, index, localizer,
         scores = [p.score for p in answer.places]
         assert scores == sorted(scores, reverse=True)
         assert scores[0] > 0.9, "no other chip of this place comes near"
+        assert answer.exif_distance_m(answer.places[0]) < 3, "the raster's own position, which has no say in the ranks"
         assert answer.places[0].latlon_deg == tuple(cells.centers_deg(np.array(ids_of(answer)[:1], np.uint64))[0])
         around = cells.neighbors(np.array(ids_of(answer), np.uint64))
         assert not any(cell in around[i] for i in range(3) for cell in ids_of(answer))
@@ -142,6 +143,7 @@ def test_an_aerial_query_across_the_date_line(tmp_path, localizer, kit):
     path = kit.write_ortho(tmp_path / "fiji.tif", kit.texture(200), (-17.0, 180.0), crs="EPSG:3832")
     (answer,) = localizer.locate([str(path)], top_k=1, view=AERIAL)
     assert (answer.status, answer.error) == ("ok", "")
+    assert distance_m(np.array(answer.latlon_deg), np.array([-17.0, 180.0])) < 1
 
 
 def test_answers_keep_the_order_of_photos_of_all_shapes_and_broken_ones(tmp_path, localizer):
