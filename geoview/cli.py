@@ -185,9 +185,12 @@ def _build(arguments: Namespace) -> int:
     index = build_index(CrossViewEncoder.load(config.encoder), source, region, config.out, config)
     manifest = index.manifest
     print(json.dumps({"index": config.out, "codes": manifest.n_rows, "cells_without_code": manifest.n_skipped}))
-    for skipped in manifest.skipped_sources:
-        print(f"geoview: skipped {skipped['uri']}: {skipped['reason']}", file=sys.stderr)
-    return _SOME_FAILED if manifest.skipped_sources else _OK
+    if manifest.skipped_sources:
+        print(f"geoview: the index lacks {len(manifest.skipped_sources)} rasters:", file=sys.stderr)
+        for skipped in manifest.skipped_sources:
+            print(f"geoview: {skipped['reason']}", file=sys.stderr)
+        return _SOME_FAILED
+    return _OK
 
 
 def _info_index(arguments: Namespace) -> int:
