@@ -89,12 +89,13 @@ def measure(city: str, seed: int, arguments: argparse.Namespace) -> list[dict[st
     torch.manual_seed(seed)
     untrained = CrossViewEncoder.from_config(run.encoder).eval()
     truth = places(arguments.data / city / "2020")
-    source = tiles.open_source([arguments.data / c / "2016" for c in CITIES])
+    imagery = [str(arguments.data / c / "2016") for c in CITIES]
+    source = tiles.open_source(imagery)
     rows: list[dict[str, object]] = []
     for level in arguments.levels:
         answers = {}
         for name, encoder in (("trained", trained), ("untrained", untrained)):
-            config = BuildConfig(encoder="", imagery=[source.uri], out="", level=level, overwrite=True)
+            config = BuildConfig(encoder="", imagery=imagery, out="", level=level, overwrite=True)
             index = build_index(encoder, source, None, arguments.work / f"index_{city}_{seed}_{level}_{name}", config)
             answers[name] = locate(index, truth)
         answers["colour histogram"] = histogram_answers(index, source, truth)
