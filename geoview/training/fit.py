@@ -109,6 +109,12 @@ def _plain(value: Any) -> Any:
 
 
 def _pictures(table: PairTable, config: TrainConfig, *, augmented: bool) -> PairPictures:
+    crops = config.augment.crop_min_share < 1 or config.augment.crop_rotation_deg > 0
+    if crops and (any(table.query_path) or any(table.reference_path)):
+        raise ConfigError(
+            "augment.crop_min_share and augment.crop_rotation_deg cut both sides to the same ground and need imagery "
+            f"for both; {table.name} names picture files"
+        )
     query_view = config.encoder.ground if config.data.query_view == "ground" else config.encoder.aerial
     query_imagery = _imagery(config.data.query_imagery, table.query_path, "data.query_imagery", table)
     reference_imagery = _imagery(config.data.reference_imagery, table.reference_path, "data.reference_imagery", table)

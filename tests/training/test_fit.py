@@ -190,13 +190,14 @@ def test_street_photos_against_tiles_with_validation(config, tmp_path):
         lines.append([f"pano{i}.png", f"tile{i}.png", str(-33.9 + i / 50), "-70.6"])
     with (tmp_path / "street.csv").open("w", newline="") as file:
         csv.writer(file).writerows(lines)
-    encoder = fit(
-        replace(
-            config,
-            data=DataConfig(str(tmp_path / "street.csv"), validation_share=0.34),
-            optimiser=replace(config.optimiser, batch_size=4),
-        )
+    street = replace(
+        config,
+        data=DataConfig(str(tmp_path / "street.csv"), validation_share=0.34),
+        optimiser=replace(config.optimiser, batch_size=4),
     )
+    with pytest.raises(ConfigError, match=r"crop_min_share.*street\.csv names picture files"):
+        fit(street)
+    encoder = fit(replace(street, augment=AugmentConfig()))
     assert encoder.notes["metrics"]["validation_pairs"] == 4
     assert encoder.notes["training"]["pairs"] == 8
     assert 0 <= encoder.notes["metrics"]["validation_recall_at_1"] <= 1
