@@ -31,11 +31,8 @@ FORMATS = {"jpg": "JPEG", "png": "PNG", "tif": "TIFF", "webp": "WEBP"}
 
 
 @pytest.fixture(scope="module")
-def real_photos() -> list[Path]:
-    root = Path(os.environ.get("GEOVIEW_REAL_DATA", Path(__file__).parents[3] / "shared" / "data")) / "photos"
-    if not root.is_dir():
-        pytest.skip(f"no real photos in {root}; set GEOVIEW_REAL_DATA")
-    return sorted(root.rglob("*.jpg"))
+def real_photos(real_data) -> list[Path]:
+    return sorted((real_data / "photos").rglob("*.jpg"))
 
 
 @pytest.fixture(scope="module")

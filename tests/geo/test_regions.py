@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +19,6 @@ from geoview.geo.regions import Region
 from geoview.geo.sphere import EARTH_RADIUS_M, destination_deg, distance_m, latlon_deg, unit_vectors
 
 EARTH_KM2 = 4 * np.pi * EARTH_RADIUS_M**2 / 1e6
-REAL_DATA = Path(os.environ.get("GEOVIEW_REAL_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
 def square(west, south, east, north):
@@ -475,17 +472,15 @@ def test_other_geometries_are_refused():
 # -------------------------------------------------------------------------------------------------- real data
 
 
-def real_region(country):
-    path = REAL_DATA / "admin1" / f"{country}.json"
-    if not path.exists():
-        pytest.skip(f"no real data at {path}; set GEOVIEW_REAL_DATA")
-    return Region.from_geojson(path)
+@pytest.fixture
+def real_region(real_data):
+    return lambda country: Region.from_geojson(real_data / "admin1" / f"{country}.json")
 
 
 @pytest.mark.parametrize(
     ("country", "known_km2"), [("lux", 2586), ("bel", 30_689), ("che", 41_285), ("deu", 357_022), ("jpn", 377_975)]
 )
-def test_areas_of_countries(country, known_km2):
+def test_areas_of_countries(country, known_km2, real_region):
     region = real_region(country)
     assert region.area_km2 == pytest.approx(known_km2, rel=0.015)
     covering = region.cells(12)
@@ -494,19 +489,19 @@ def test_areas_of_countries(country, known_km2):
     assert cells.areas_m2(covering).sum() / 1e6 > region.area_km2
 
 
-def test_overseas_parts_belong_to_a_country():
+def test_overseas_parts_belong_to_a_country(real_region):
     netherlands = real_region("nld")
     assert netherlands.contains([[52.37, 4.9], [12.2, -68.3], [50.85, 4.35]]).tolist() == [True, True, False]
 
 
-def test_luxembourg_is_covered_exactly():
+def test_luxembourg_is_covered_exactly(real_region):
     region = real_region("lux")
     block = cells.cell_ids(region.geometry.centroid.coords[0][::-1], 7)
     ids = cells.descendants(np.unique(np.append(cells.neighbors(block), block)), 11)
     assert_cells_are_exact(region, region.geometry, ids, cell_polygons(ids, 16), tolerance_deg=1e-6)
 
 
-def test_germany_at_street_level():
+def test_germany_at_street_level(real_region):
     region = real_region("deu")
     ranges = region.cell_ranges(16)
     assert 20_000_000 < region.count(16) < 21_000_000
@@ -518,9 +513,6 @@ def test_germany_at_street_level():
     assert not ranges[row, 0] <= paris <= ranges[row, 1]
 
 
-def test_a_self_intersecting_state_is_named():
-    path = REAL_DATA / "admin1" / "usa.json"
-    if not path.exists():
-        pytest.skip(f"no real data at {path}; set GEOVIEW_REAL_DATA")
+def test_a_self_intersecting_state_is_named(real_region):
     with pytest.raises(RegionError, match=r"usa\.json: features\[\d+\]\.geometry.*Self-intersection\[-?\d"):
-        Region.from_geojson(path)
+        real_region("usa")

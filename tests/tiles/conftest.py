@@ -1,7 +1,5 @@
 """Rasters whose every pixel is a known smooth function of its place, and an independent idea of what a chip shows."""
 
-import os
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -90,12 +88,3 @@ def write_array():
         return path
 
     return write
-
-
-@pytest.fixture(scope="session")
-def real_data():
-    default = Path(__file__).resolve().parents[3] / "shared" / "data"
-    folder = Path(os.environ.get("GEOVIEW_REAL_DATA", default))
-    if not (folder / "rasters").is_dir():
-        pytest.skip(f"no real data at {folder}; set GEOVIEW_REAL_DATA")
-    return folder
