@@ -45,7 +45,7 @@ from geoview.geo.sphere import distance_m
 from geoview.index.build import build_index
 from geoview.index.cell_index import CellIndex
 from geoview.locate.localizer import Localizer, PhotoView
-from geoview.locate.posterior import CELLS_A_PLACE, distinct_places
+from geoview.locate.posterior import cells_a_place, distinct_places
 from geoview.metrics import recall_within, wilson_interval
 from geoview.models.encoder import CrossViewEncoder
 from geoview.topk import top_k
@@ -186,7 +186,7 @@ def histogram_answers(index: CellIndex, source: tiles.ImagerySource, truth: dict
             for path, centre in truth.items()
         ]
     )
-    rows, scores = top_k(queries, [(np.arange(len(references)), references)], 5 * CELLS_A_PLACE)
+    rows, scores = top_k(queries, [(np.arange(len(references)), references)], 5 * cells_a_place(index.level))
     found = [distinct_places(ids[r], s, 5) for r, s in zip(rows, scores, strict=True)]
     return np.stack([distances(f, centre) for f, centre in zip(found, truth.values(), strict=True)])
 

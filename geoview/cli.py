@@ -8,7 +8,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import jsonargparse
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
 
-from geoview.config import BuildConfig, LocateConfig, TrainConfig
+from geoview.config import (
+    BuildConfig,
+    DemoConfig,
+    LocateConfig,
+    RenderPhotosConfig,
+    RenderRegionConfig,
+    TrainConfig,
+    from_mapping,
+)
 from geoview.errors import ConfigError, GeoviewError
 from geoview.files import full_disk_told, write_text
 
@@ -26,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _OK, _SOME_FAILED, _BAD_USAGE = 0, 1, 2
+_METAVARS = {"at": "LAT,LON", "fov_deg": "DEG"}  # of lists that are not of paths
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     verb = arguments[arguments.subcommand]
     action = arguments.subcommand
-    if action == "index":
-        action, verb = f"index {verb.subcommand}", verb[verb.subcommand]
+    if action in ("index", "render"):
+        action, verb = f"{action} {verb.subcommand}", verb[verb.subcommand]
     talk = logging.StreamHandler(sys.stderr)
     talk.setFormatter(logging.Formatter("geoview: %(message)s"))
     logging.getLogger("geoview").addHandler(talk)
@@ -94,6 +103,11 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--verbose", action="store_true", help="show where in the code an error arose")
     verbs = parser.add_subcommands(required=True, dest="subcommand")
 
+    demo = _verb("the whole story on a made-up region: render and index it, locate photos of it, count what is right")
+    demo.add_argument("--config", action=ActionConfigFile, help="YAML file; flags override it")
+    _add(demo, DemoConfig)
+    verbs.add_subcommand("demo", demo, help=demo.description)
+
     train = _verb("train an encoder on pairs of pictures, or go on with a run that was cut off")
     train.add_argument("--config", action=ActionConfigFile, help="YAML file; flags override it")
     _add(train, TrainConfig)
@@ -122,6 +136,22 @@ def _parser() -> ArgumentParser:
     _add(locate, LocateConfig)
     verbs.add_subcommand("locate", locate, help=locate.description)
 
+    rendering = ArgumentParser(description="make regions up, and take street photos of them or of real places")
+    verbs.add_subcommand("render", rendering, help=rendering.description)
+    steps = rendering.add_subcommands(required=True, dest="subcommand")
+    for name, help_, kind in (
+        (
+            "region",
+            "make a region up: orthophotos of two dates, heights, outlines and street photos",
+            RenderRegionConfig,
+        ),
+        ("photos", "take street photos of real places", RenderPhotosConfig),
+    ):
+        step = _verb(help_)
+        step.add_argument("--config", action=ActionConfigFile, help="YAML file; flags override it")
+        _add(step, kind)
+        steps.add_subcommand(name, step, help=help_)
+
     info = _verb("tell what an encoder, index, training run, photo or imagery source is, as JSON")
     info.add_argument("path", type=str, help="file or folder")
     verbs.add_subcommand("info", info, help=info.description)
@@ -133,22 +163,25 @@ def _verb(description: str) -> ArgumentParser:
 
 
 def _add(parser: ArgumentParser, kind: type[Any]) -> None:
-    """Adds a flag for each field; switches take no value, and imagery takes several paths as shells expand them."""
-    own = {field.name for field in fields(kind)} & {"imagery", "overwrite"}
-    parser.add_class_arguments(kind, skip=own)
-    if "imagery" in own:
-        required = kind is BuildConfig
+    """Adds a flag for each field; switches take no value, and lists several, as shells expand them."""
+    lists = [field for field in fields(kind) if str(field.type).startswith("list[")]
+    switches = [field for field in fields(kind) if field.name in ("overwrite", "train")]
+    parser.add_class_arguments(kind, skip={field.name for field in lists + switches})
+    for field in lists:
+        required = field.default is MISSING and field.default_factory is MISSING
         parser.add_argument(
-            "--imagery",
-            type=str,
+            f"--{field.name}",
+            type=float if "float" in str(field.type) else str,
             nargs="+",
+            # A position with a sign needs an = before it, so that there is room for one after each flag.
+            action="extend" if field.name == "at" else "store",
             required=required,
-            default=None if required else [],
-            metavar="PATH",
-            help=_field_help(kind, "imagery"),
+            default=None if field.default_factory is MISSING else field.default_factory(),
+            metavar=_METAVARS.get(field.name, "PATH"),
+            help=_field_help(kind, field.name),
         )
-    if "overwrite" in own:
-        parser.add_argument("--overwrite", action="store_true", help=_field_help(kind, "overwrite"))
+    for field in switches:
+        parser.add_argument(f"--{field.name}", action="store_true", help=_field_help(kind, field.name))
 
 
 def _field_help(kind: type[Any], name: str) -> str:
@@ -160,9 +193,23 @@ def _field_help(kind: type[Any], name: str) -> str:
 def _config(kind: type[Any], arguments: Namespace) -> Any:
     """Makes the config of a verb; its own checks raise ConfigError."""
     values = {k: v for k, v in arguments.as_dict().items() if k not in ("config", "photos")}
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(kind, "config")
-    return parser.instantiate(parser.parse_object({"config": values})).config
+    return from_mapping(kind, values)
+
+
+def _demo(arguments: Namespace) -> int:
+    config: DemoConfig = _config(DemoConfig, arguments)
+    from geoview.demo import demo, summary
+
+    report = demo(config)
+    print(summary(report))
+    for name, what in (
+        ("sheet.jpg", "some photos, their first places, and the truth"),
+        ("map.html", "answers on a map; opens in any browser"),
+        ("candidates.geojson", "all answers"),
+        ("report.json", "the figures above, and more"),
+    ):
+        print(f"geoview: {Path(config.out, name)}: {what}", file=sys.stderr)
+    return _SOME_FAILED if any(report[kind]["n_failed"] for kind in ("panoramas", "perspective")) else _OK
 
 
 def _train(arguments: Namespace) -> int:
@@ -283,6 +330,38 @@ def _region(path: str | None) -> Region | None:
     return None if path is None else Region.from_geojson(path)
 
 
+def _render_region(arguments: Namespace) -> int:
+    config: RenderRegionConfig = _config(RenderRegionConfig, arguments)
+    from geoview.render.region import write_region
+    from geoview.render.world import make_world
+
+    world = make_world(config.style, config.seed, size_m=(config.width_m, config.height_m), gsd_m=config.gsd_m)
+    plan = write_region(
+        world,
+        Path(config.out),
+        n_panoramas=config.n_panoramas,
+        n_perspective=config.n_perspective,
+        seed=config.seed,
+        range_m=config.range_m,
+        overwrite=config.overwrite,
+        num_workers=config.num_workers,
+    )
+    photos = config.n_panoramas + config.n_perspective
+    print(json.dumps({"region": config.out, "reference": plan["reference"], "photos": photos}))
+    return _OK
+
+
+def _render_photos(arguments: Namespace) -> int:
+    config: RenderPhotosConfig = _config(RenderPhotosConfig, arguments)
+    from geoview.render.tour import photograph
+
+    n_photos, failures = photograph(config)
+    for failure in failures:
+        print(f"geoview: {' '.join(failure.split())}", file=sys.stderr)
+    print(json.dumps({"out": config.out, "photos": n_photos, "failed": len(failures)}))
+    return _SOME_FAILED if failures else _OK
+
+
 def _info(arguments: Namespace) -> int:
     path = Path(arguments.path)
     if not path.exists():
@@ -370,10 +449,13 @@ def _describe_imagery(path: Path) -> dict[str, Any]:
 
 
 _VERBS: dict[str, Callable[[Namespace], int]] = {
+    "demo": _demo,
     "train": _train,
     "index build": _build,
     "index info": _info_index,
     "index verify": _verify,
     "locate": _locate,
+    "render region": _render_region,
+    "render photos": _render_photos,
     "info": _info,
 }

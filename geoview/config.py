@@ -6,7 +6,9 @@ Imports nothing heavy, so that `--help` stays quick. Units are in the names.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+import jsonargparse
 
 from geoview.errors import ConfigError
 
@@ -15,14 +17,18 @@ __all__ = [
     "AugmentConfig",
     "BuildConfig",
     "DataConfig",
+    "DemoConfig",
     "EncoderConfig",
     "GroundView",
     "InferenceConfig",
     "LocateConfig",
     "OptimiserConfig",
+    "RenderPhotosConfig",
+    "RenderRegionConfig",
     "TrainConfig",
     "ViewSpec",
     "differing_keys",
+    "from_mapping",
 ]
 
 
@@ -47,18 +53,26 @@ class GroundView:
         height_px: Height of the view.
         fov_deg: Azimuth that `width_px` spans; 360 for panoramas.
         vertical_fov_deg: Elevation that `height_px` spans.
+        headings: How many headings, evenly spaced, are tried for a photo whose heading is not known. With 1, the encoder
+            is shown perspective photos cut out, as if all had one heading. With more, it is shown every photo where its
+            heading puts it in the full circle, north in the middle, and nothing elsewhere.
     """
 
     width_px: int = 768
     height_px: int = 140
     fov_deg: float = 360.0
     vertical_fov_deg: float = 65.6
+    headings: int = 1
 
     def __post_init__(self) -> None:
         _require(self.width_px >= _MIN_VIEW_PX, f"width_px of a ground view must be at least {_MIN_VIEW_PX}")
         _require(self.height_px >= _MIN_VIEW_PX, f"height_px of a ground view must be at least {_MIN_VIEW_PX}")
         _require(0 < self.fov_deg <= 360, "fov_deg of a ground view must be in (0, 360]")
         _require(0 < self.vertical_fov_deg <= 180, "vertical_fov_deg of a ground view must be in (0, 180]")
+        _require(
+            self.headings == 1 or (self.headings > 1 and self.fov_deg == 360 and self.width_px % self.headings == 0),
+            "headings of a ground view must be 1, or divide width_px of a full circle",
+        )
 
 
 @dataclass(frozen=True)
@@ -121,6 +135,8 @@ class DataConfig:
         query_imagery: Imagery of the query side: rasters, folders, pyramids or manifests.
         reference_imagery: Imagery of the reference side.
         validation_share: Share of the pairs held out for validation, drawn by blocks of about 1 km.
+        blocks_per_batch: A batch meets pairs of this many blocks of about 1 km, so that its negatives are neighbours;
+            0 mixes all pairs.
     """
 
     pairs: str
@@ -128,8 +144,10 @@ class DataConfig:
     query_imagery: list[str] = field(default_factory=list)
     reference_imagery: list[str] = field(default_factory=list)
     validation_share: float = 0.0
+    blocks_per_batch: int = 0
 
     def __post_init__(self) -> None:
+        _require(self.blocks_per_batch >= 0, "data.blocks_per_batch must not be negative")
         _require(0 <= self.validation_share < 1, "data.validation_share must be in [0, 1)")
 
 
@@ -210,6 +228,7 @@ class OptimiserConfig:
         label_smoothing: Of the cross entropy.
         temperature: Start of the learnt temperature of InfoNCE; pretrained weights that bring one start from theirs.
         clip_norm: Largest norm of the gradient.
+        ignore_within_m: Other pairs of a batch this near are no negatives: they show the same ground.
     """
 
     steps: int = 10_000
@@ -220,12 +239,13 @@ class OptimiserConfig:
     label_smoothing: float = 0.1
     temperature: float = 0.07
     clip_norm: float = 1.0
+    ignore_within_m: float = 0.0
 
     def __post_init__(self) -> None:
         _require(self.steps >= 0, "optimiser.steps must not be negative")
         _require(self.batch_size >= 2, "optimiser.batch_size must be at least 2: InfoNCE needs negatives")
         _require(self.learning_rate > 0, "optimiser.learning_rate must be above 0")
-        for name in ("weight_decay", "warmup_steps", "clip_norm"):
+        for name in ("weight_decay", "warmup_steps", "clip_norm", "ignore_within_m"):
             _require(getattr(self, name) >= 0, f"optimiser.{name} must not be negative")
         _require(self.temperature > 0, "optimiser.temperature must be above 0")
         _require(0 <= self.label_smoothing < 1, "optimiser.label_smoothing must be in [0, 1)")
@@ -352,6 +372,158 @@ class LocateConfig(InferenceConfig):
         _require(self.gsd_m is None or self.gsd_m > 0, "gsd_m must be above 0")
         _require((self.near is None) == (self.radius_m is None), "near and radius_m go together")
         _require(self.radius_m is None or self.radius_m > 0, "radius_m must be above 0")
+
+
+@dataclass(frozen=True)
+class RenderRegionConfig:
+    """Makes a region up and writes it as real files: orthophotos of two dates, heights, outlines, street photos.
+
+    Attributes:
+        style: What kind of country it is.
+        out: Folder to write to.
+        seed: Another number, another region of that kind, elsewhere.
+        width_m: Extent from west to east.
+        height_m: Extent from south to north.
+        gsd_m: Metres per pixel of the orthophotos.
+        n_panoramas: Street photos all round.
+        n_perspective: Street photos through a lens.
+        range_m: How far street cameras see; none stands nearer than this to the edge.
+        num_workers: Processes that render photos.
+        overwrite: Replace a region of other settings.
+    """
+
+    style: Literal["european_town", "american_grid", "arid", "rural", "waterfront"]
+    out: str
+    seed: int = 0
+    width_m: float = 1500.0
+    height_m: float = 1500.0
+    gsd_m: float = 0.5
+    n_panoramas: int = 300
+    n_perspective: int = 300
+    range_m: float = 100.0
+    num_workers: int = 2
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        _require(self.seed >= 0, "seed must not be negative")
+        for name in ("n_panoramas", "n_perspective"):
+            _require(getattr(self, name) >= 0, f"{name} must not be negative")
+        _require(0 < self.gsd_m <= 5, "gsd_m, metres per pixel, must be above 0, at most 5")
+        for name in ("width_m", "height_m"):
+            _require(0 < getattr(self, name) < float("inf"), f"{name} must be above 0")
+        _require(self.range_m >= 20, "range_m must be at least 20")
+        _require(self.num_workers >= 1, "num_workers must be at least 1")
+
+
+@dataclass(frozen=True)
+class RenderPhotosConfig:
+    """Takes street photos of real places: orthophotos with heights, or with the trees that stand there.
+
+    Attributes:
+        out: Folder to write to: `photos.csv` and the photos.
+        ortho: Orthophotos, each a place of its own.
+        heights: Raster of the surface in metres, or one for each orthophoto in their order; a band described as
+            "terrain" is the bare ground.
+        trees: GeoJSON points of trees, or a folder with one such file for each orthophoto, of the same name.
+        heights_unit: Unit of the heights, `m` or `ft`, where the file does not say it or is wrong.
+        n: Photos of each place; 100, if no positions are given.
+        at: Positions `LAT,LON` to take one photo at each (write `--at=-33.9,-70.6` with a sign), or CSV tables of them
+            with the columns `lat` and `lon`.
+        kind: `panorama`, all round, or `perspective`.
+        fov_deg: Horizontal field of view of perspective photos, or least and largest; 60 to 110 without it.
+        size_px: Width of a panorama, long side of a perspective photo; 512 and 320 without it.
+        range_m: How far cameras see; less where the map ends before, but never less than 50 m.
+        seed: Of everything that is drawn.
+        num_workers: Processes that render photos.
+        overwrite: Replace photos of other settings.
+    """
+
+    out: str
+    ortho: list[str] = field(default_factory=list)
+    heights: list[str] = field(default_factory=list)
+    trees: str | None = None
+    heights_unit: Literal["m", "ft"] | None = None
+    n: int | None = None
+    at: list[str] = field(default_factory=list)
+    kind: Literal["panorama", "perspective"] = "panorama"
+    fov_deg: list[float] | None = None
+    size_px: int | None = None
+    range_m: float = 100.0
+    seed: int = 0
+    num_workers: int = 2
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        _require(len(self.ortho) > 0, "ortho names no file; heights and trees say what stands on it, not how it looks")
+        _require(
+            bool(self.heights) != (self.trees is not None),
+            "what rises from the ground must be known, from one source: give either heights or trees",
+        )
+        _require(
+            len(self.heights) in (0, 1, len(self.ortho)),
+            f"heights names {len(self.heights)} files for {len(self.ortho)} of ortho; give one, or one for each",
+        )
+        _require(self.heights_unit is None or bool(self.heights), "heights_unit is of heights, and none are given")
+        _require(self.n is None or not self.at, "n and at exclude each other: one photo is taken at each position")
+        _require(self.n is None or self.n >= 1, "n must be at least 1")
+        if self.fov_deg is not None:
+            _require(1 <= len(self.fov_deg) <= 2, "fov_deg is one number, or the least and the largest")
+            for fov_deg in self.fov_deg:
+                _require(
+                    20 <= fov_deg <= 140,
+                    f"fov_deg is {fov_deg:g}: a perspective photo spans 20 to 140 degrees; for all round use panorama",
+                )
+            _require(self.fov_deg[0] <= self.fov_deg[-1], "fov_deg: give the least first, then the largest")
+            _require(self.kind == "perspective", "fov_deg is of kind perspective; a panorama spans 360 degrees")
+        _require(self.size_px is None or 64 <= self.size_px <= 8192, "size_px must be within 64 and 8192")
+        _require(self.range_m >= 50, "range_m must be at least 50")
+        _require(self.seed >= 0, "seed must not be negative")
+        _require(self.num_workers >= 1, "num_workers must be at least 1")
+
+
+@dataclass(frozen=True)
+class DemoConfig(InferenceConfig):
+    """The whole story on a made-up region: renders and indexes it, locates photos of it, tells how many are right.
+
+    Attributes:
+        out: Folder to write to; the same call goes on with what was cut off.
+        seed: Another number, another region.
+        style: What kind of country it is. Shipped encoders have learnt from the first four, never from waterfronts.
+        encoder: Encoder folder, or the name of a shipped encoder.
+        train: Train the encoder first, on rendered regions of other seeds; takes hours.
+        overwrite: Replace a demo of other settings.
+    """
+
+    out: str = "geoview-demo"
+    seed: int = 0
+    style: Literal["european_town", "american_grid", "arid", "rural", "waterfront"] = "european_town"
+    encoder: str = "demo"
+    train: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(0 <= self.seed < 1_000_000, "seed must be in [0, 1000000): above are the regions to learn from")
+
+
+Config = TypeVar("Config")
+
+
+def from_mapping(kind: type[Config], values: dict[str, Any]) -> Config:
+    """Makes a config from nested mappings, as YAML holds them.
+
+    Args:
+        kind: One of the dataclasses above.
+        values: Its fields; those left out keep their defaults.
+
+    Raises:
+        ConfigError: A value that cannot be.
+        jsonargparse.ArgumentError: A key that is none of the fields, or a value of the wrong type.
+    """
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, "config")
+    config: Config = parser.instantiate(parser.parse_object({"config": values})).config
+    return config
 
 
 def differing_keys(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:

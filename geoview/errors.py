@@ -16,6 +16,7 @@ __all__ = [
     "PairTableError",
     "PhotoTableError",
     "RegionError",
+    "RenderError",
     "StorageFullError",
     "TrainingError",
     "UnreadableImageError",
@@ -89,3 +90,7 @@ class StorageFullError(GeoviewError, OSError):
 
 class TrainingError(GeoviewError, RuntimeError):
     """Training cannot go on: a loss not finite, a batch larger than the data, a run folder of another config."""
+
+
+class RenderError(GeoviewError, ValueError):
+    """A world cannot be rendered: heights without imagery, a place too small, nowhere to stand."""

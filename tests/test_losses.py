@@ -92,3 +92,23 @@ def test_half_precision_vectors_give_a_single_precision_loss():
     loss = info_nce(query, reference, SCALE)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, info_nce(query.float(), reference.float(), SCALE), rtol=0, atol=0)
+
+
+def test_ignored_pairs_are_no_negatives():
+    """Pairs of the same ground drop out of the sum: as if each row had been scored without them."""
+    query, reference = (
+        F.normalize(torch.randn(5, 8, generator=torch.Generator().manual_seed(i)), dim=1) for i in (1, 2)
+    )
+    ignore = torch.zeros(5, 5, dtype=torch.bool)
+    ignore[1, 3] = ignore[3, 1] = True
+    ignore |= torch.eye(5, dtype=torch.bool)
+    for smoothing in (0.0, 0.1):
+        expected = []
+        for logits in (SCALE.exp() * query @ reference.T, SCALE.exp() * reference @ query.T):
+            for i in range(5):
+                kept = [j for j in range(5) if j == i or not ignore[i, j]]
+                row = logits[i, kept][None]
+                expected.append(F.cross_entropy(row, torch.tensor([kept.index(i)]), label_smoothing=smoothing))
+        loss = info_nce(query, reference, SCALE, label_smoothing=smoothing, ignore=ignore)
+        torch.testing.assert_close(loss, torch.stack(expected).mean())
+        assert loss < info_nce(query, reference, SCALE, label_smoothing=smoothing)

@@ -103,6 +103,13 @@ class PairTable:
             self.name,
         )
 
+    def blocks(self) -> NDArray[np.uint64]:
+        """Returns the block of about 1 km that each pair lies in, (N,); one without coordinates is one of its own."""
+        known = np.isfinite(self.latlon_deg).all(axis=1)
+        block = np.arange(len(self), dtype=np.uint64)
+        block[known] = cells.cell_ids(self.latlon_deg[known], _BLOCK_LEVEL)
+        return block
+
     def split(self, share: float, seed: int) -> tuple[Self, Self]:
         """Parts a validation table off by blocks of about 1 km, so that near-duplicates stay on one side.
 
@@ -113,10 +120,7 @@ class PairTable:
         Returns:
             (training, validation) tables.
         """
-        known = np.isfinite(self.latlon_deg).all(axis=1)
-        block = np.arange(len(self), dtype=np.uint64)
-        block[known] = cells.cell_ids(self.latlon_deg[known], _BLOCK_LEVEL)
-        blocks, of_row = np.unique(block, return_inverse=True)
+        blocks, of_row = np.unique(self.blocks(), return_inverse=True)
         drawn = np.random.default_rng(seed).permutation(len(blocks)) < round(share * len(blocks))
         held_out = drawn[of_row]
         return self.take(np.flatnonzero(~held_out)), self.take(np.flatnonzero(held_out))

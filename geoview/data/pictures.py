@@ -20,7 +20,7 @@ from geoview.data.photos import load_image, read_metadata
 from geoview.data.views import View, fit_view, photo_view
 from geoview.geo.sphere import destination_deg
 
-__all__ = ["PairPictures", "Side", "stack_pairs"]
+__all__ = ["Batch", "Pair", "PairPictures", "Side", "stack_pairs"]
 
 #: (pixels (B, 3, H, W) uint8, valid (B, H, W) bool)
 Batch = tuple[Tensor, Tensor]
@@ -41,7 +41,11 @@ class Side:
     view: ViewSpec
 
 
-class PairPictures(Dataset[tuple[View, View]]):
+#: The views of a pair, and where it is: (2,) WGS84, NaN where unknown.
+Pair = tuple[View, View, NDArray[np.float64]]
+
+
+class PairPictures(Dataset[Pair]):
     """The pictures of a pair table, with the geometry of the augmentation drawn anew for each step.
 
     Chips that are cut from imagery are shifted, scaled and turned in the one resampling that cuts them. Pictures from
@@ -60,13 +64,13 @@ class PairPictures(Dataset[tuple[View, View]]):
             augment: None for pictures as they are.
             seed: Of what is drawn.
         """
-        self._table, self._query, self._reference = table, query, reference
+        self.table, self._query, self._reference = table, query, reference
         self._augment, self._seed = augment, seed
 
     def __len__(self) -> int:
-        return len(self._table)
+        return len(self.table)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[View, View]:
+    def __getitem__(self, key: tuple[int, int]) -> Pair:
         """Reads one pair.
 
         Args:
@@ -84,7 +88,8 @@ class PairPictures(Dataset[tuple[View, View]]):
         reference = self._picture(
             self._reference, row, ground, self._augment.reference_offset_m if self._augment else 0.0, rng
         )
-        return (_mirrored(query), _mirrored(reference)) if mirrored else (query, reference)
+        latlon_deg = self.table.latlon_deg[row]
+        return (_mirrored(query), _mirrored(reference), latlon_deg) if mirrored else (query, reference, latlon_deg)
 
     def _picture(self, side: Side, row: int, ground: _Ground, offset_m: float, rng: np.random.Generator) -> View:
         path = side.paths[row]
@@ -93,15 +98,15 @@ class PairPictures(Dataset[tuple[View, View]]):
                 path,
                 read_metadata(path),
                 side.view,
-                fov_deg=_known(self._table.fov_deg[row]),
-                heading_deg=_known(self._table.heading_deg[row]),
+                fov_deg=_known(self.table.fov_deg[row]),
+                heading_deg=_known(self.table.heading_deg[row]),
                 turn_deg=90.0 * ground.quarter,
             )
         if path:
             view = fit_view(load_image(path), side.view)
             return View(np.rot90(view.pixels, ground.quarter), np.rot90(view.valid, ground.quarter))
         assert side.imagery is not None, "fit.py opens imagery for sides without paths"
-        return self._chip(side.imagery, side.view, self._table.latlon_deg[row], ground, offset_m, rng)
+        return self._chip(side.imagery, side.view, self.table.latlon_deg[row], ground, offset_m, rng)
 
     def _chip(
         self,
@@ -176,10 +181,10 @@ def _turned(right_up: NDArray[np.float64], heading_deg: float) -> NDArray[np.flo
     return turned
 
 
-def stack_pairs(pairs: Sequence[tuple[View, View]]) -> tuple[Batch, Batch]:
-    """Stacks pairs to a batch of queries and a batch of references; narrower views are padded as not valid."""
-    queries, references = zip(*pairs, strict=True)
-    return _stack(queries), _stack(references)
+def stack_pairs(pairs: Sequence[Pair]) -> tuple[Batch, Batch, Tensor]:
+    """Stacks pairs: queries, references, and (B, 2) positions; narrower views are padded as not valid."""
+    queries, references, latlon_deg = zip(*pairs, strict=True)
+    return _stack(queries), _stack(references), torch.from_numpy(np.stack(latlon_deg))
 
 
 def _stack(views: Sequence[View]) -> Batch:

@@ -39,6 +39,10 @@ class View:
     pixels: NDArray[np.uint8]
     valid: NDArray[np.bool_]
 
+    def rolled(self, columns_px: int) -> View:
+        """Returns the view of a full circle, rolled to the right."""
+        return View(np.roll(self.pixels, columns_px, axis=1), np.roll(self.valid, columns_px, axis=1))
+
 
 def photo_view(
     path: str,
@@ -56,9 +60,10 @@ def photo_view(
         metadata: What `read_metadata` said of it.
         spec: Ground view.
         fov_deg: Field of view of a perspective photo; None is what the metadata tell, or else 65 degrees.
-        heading_deg: Heading of a panorama's middle column; None is what the metadata tell. Where it is known, the view
-            is turned north.
-        turn_deg: Turns a panorama that goes all round further, clockwise; other photos know no north.
+        heading_deg: Heading of the middle column. Where `spec` has several headings, None lays the photo as if it looked
+            north, whatever its metadata say: all headings are tried, and a compass may be wrong. Where it has one, None
+            is what the metadata tell, a panorama of known heading is turned north, and other photos know no north.
+        turn_deg: Turns what knows north further, clockwise.
 
     Raises:
         UnreadableImageError: The photo cannot be decoded.
@@ -66,11 +71,14 @@ def photo_view(
         ConfigError: No photo spans `fov_deg`.
     """
     image = load_image(path, max_side_px=_MAX_SIDE_PX)
+    if spec.headings == 1 and heading_deg is None:
+        heading_deg = metadata.heading_deg
+    heading_deg = (0.0 if heading_deg is None else heading_deg) - turn_deg
     if not is_panorama(image.size, metadata):
         known_deg = metadata.fov_deg if fov_deg is None else fov_deg
-        return perspective_view(image, spec, fov_deg=_DEFAULT_FOV_DEG if known_deg is None else known_deg)
-    heading_deg = metadata.heading_deg if heading_deg is None else heading_deg
-    heading_deg = (0.0 if heading_deg is None else heading_deg) - turn_deg
+        return perspective_view(
+            image, spec, fov_deg=_DEFAULT_FOV_DEG if known_deg is None else known_deg, heading_deg=heading_deg
+        )
     crop = metadata.panorama
     if crop is None:
         return panorama_view(image, spec, heading_deg=heading_deg)
@@ -97,14 +105,14 @@ def panorama_view(
             turned north, as chips are.
 
     Returns:
-        (spec.height_px, spec.width_px) for a full panorama; a narrower view for a part of one.
+        (spec.height_px, spec.width_px) for a full panorama; a narrower view for a part of one, unless `spec` has several
+        headings.
     """
     degrees_per_px = fov_deg / image.width
     top_deg = image.height * degrees_per_px / 2 if top_deg is None else top_deg
-    azimuth, elevation = _grid_deg(spec, fov_deg)
     wraps = math.isclose(fov_deg, 360.0, abs_tol=degrees_per_px)
-    if wraps and heading_deg is not None:
-        azimuth = azimuth - heading_deg
+    turns = heading_deg if wraps or spec.headings > 1 else None
+    azimuth, elevation = _grid_deg(spec, fov_deg, 0.0 if turns is None else turns)
     x = (azimuth / fov_deg + 0.5) * image.width
     if wraps:
         x = x % image.width
@@ -114,16 +122,18 @@ def panorama_view(
     return _sample(image, x, y, step_px=(across / degrees_per_px, up / degrees_per_px), wraps=wraps)
 
 
-def perspective_view(image: Image.Image, spec: GroundView, *, fov_deg: float) -> View:
+def perspective_view(image: Image.Image, spec: GroundView, *, fov_deg: float, heading_deg: float = 0.0) -> View:
     """Lays a perspective photo on the ground view's grid of degrees, its axis on the horizon.
 
     Args:
         image: RGB photo of a rectilinear lens.
         spec: Ground view.
         fov_deg: Horizontal field of view of the photo.
+        heading_deg: Where in the full circle of a `spec` of several headings the photo is laid.
 
     Returns:
-        As wide as the field of view asks for, in steps of 32 px, at most `spec.width_px`.
+        As wide as the field of view asks for, in steps of 32 px, at most `spec.width_px`; for a `spec` of several headings,
+        the full circle.
 
     Raises:
         ConfigError: No rectilinear photo spans `fov_deg`.
@@ -131,7 +141,7 @@ def perspective_view(image: Image.Image, spec: GroundView, *, fov_deg: float) ->
     if not 0 < fov_deg < 180:
         raise ConfigError(f"fov_deg is {fov_deg:g}: a perspective photo spans more than 0 and less than 180 degrees")
     focal_px = image.width / 2 / math.tan(math.radians(fov_deg) / 2)
-    azimuth, elevation = (np.radians(a) for a in _grid_deg(spec, fov_deg))
+    azimuth, elevation = (np.radians(a) for a in _grid_deg(spec, fov_deg, heading_deg if spec.headings > 1 else 0.0))
     ahead = np.cos(azimuth) > 1e-6
     cosine = np.where(ahead, np.cos(azimuth), 1.0)
     x = image.width / 2 + focal_px * np.sin(azimuth) / cosine
@@ -168,11 +178,17 @@ def _degrees_per_px(spec: GroundView) -> tuple[float, float]:
     return spec.fov_deg / spec.width_px, spec.vertical_fov_deg / spec.height_px
 
 
-def _grid_deg(spec: GroundView, fov_deg: float) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Azimuth (1, W) right of the axis and elevation (H, 1) above the horizon of the view's pixel centres."""
+def _grid_deg(
+    spec: GroundView, fov_deg: float, heading_deg: float
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Azimuth (1, W) right of a photo's axis and elevation (H, 1) above the horizon of the view's pixel centres."""
     across, up = _degrees_per_px(spec)
     width_px = min(spec.width_px, math.ceil(fov_deg / across / _WIDTH_STEP_PX - 1e-9) * _WIDTH_STEP_PX)
+    if spec.headings > 1:
+        width_px = spec.width_px
     azimuth = (np.arange(width_px) + 0.5 - width_px / 2) * across
+    if heading_deg:
+        azimuth = (azimuth - heading_deg + 180) % 360 - 180
     elevation = (spec.height_px / 2 - np.arange(spec.height_px) - 0.5) * up
     return azimuth[None, :], elevation[:, None]
 

@@ -80,6 +80,7 @@ def rows(answers: Iterable[Localization]) -> Iterator[dict[str, Any]]:
                 "lat": round(place.latlon_deg[0], 7),
                 "lon": round(place.latlon_deg[1], 7),
                 "score": round(place.score, 4),
+                "heading_deg": None if place.heading_deg is None else round(place.heading_deg, 1),
                 "cell": str(cells.tokens(np.array([place.cell_id], np.uint64))[0]),
                 "exif_distance_m": None if distance is None else round(distance, 1),
             }

@@ -14,13 +14,13 @@ import tiles
 from geoview.config import InferenceConfig
 from geoview.data.photos import load_image, read_metadata
 from geoview.data.queries import PhotoQuery
-from geoview.data.views import aerial_view, photo_view
+from geoview.data.views import View, aerial_view, photo_view
 from geoview.embed import Picture, embed, read_ahead, resolve_device
 from geoview.errors import ConfigError, GeoviewError, RegionError
 from geoview.geo.regions import Region
 from geoview.geo.sphere import distance_m
 from geoview.index.cell_index import CellIndex
-from geoview.locate.posterior import CELLS_A_PLACE, Place, distinct_places
+from geoview.locate.posterior import Place, cells_a_place, distinct_places
 
 __all__ = ["Localization", "Localizer", "PhotoView"]
 
@@ -68,8 +68,11 @@ class Localization:
 
 @dataclass(frozen=True)
 class _Prepared:
+    """A photo as the encoder sees it: once for each heading that it may have, NaN where headings do not matter."""
+
     query: PhotoQuery
-    picture: Picture | None
+    pictures: list[Picture]
+    headings_deg: list[float]
     latlon_deg: tuple[float, float] | None
     error: str = ""
 
@@ -101,6 +104,7 @@ class Localizer:
         region: Region | None = None,
         around_own_position_m: float | None = None,
         view: PhotoView | None = None,
+        apart_m: float = 0.0,
     ) -> Iterator[Localization]:
         """Answers photos in their order; a photo that cannot be read is answered as failed and stops nothing.
 
@@ -111,6 +115,7 @@ class Localizer:
             around_own_position_m: Search within this distance of each photo's own position only; a photo without one
                 fails.
             view: What the photos show.
+            apart_m: Least distance between two places of an answer; they never touch in any case.
 
         Yields:
             One answer a photo.
@@ -131,14 +136,14 @@ class Localizer:
             )
             if around_own_position_m is not None:
                 for photo in prepared:
-                    yield from self._search_around(photo, top_k, around_own_position_m, region)
+                    yield from self._search_around(photo, top_k, around_own_position_m, region, apart_m)
             else:
-                yield from self._search(prepared, top_k, region)
+                yield from self._search(prepared, top_k, region, apart_m)
 
     def _search_around(
-        self, photo: _Prepared, top_k: int, radius_m: float, region: Region | None
+        self, photo: _Prepared, top_k: int, radius_m: float, region: Region | None, apart_m: float
     ) -> Iterator[Localization]:
-        if photo.picture is None:
+        if not photo.pictures:
             yield _failed(photo, photo.error)
             return
         if photo.latlon_deg is None:
@@ -147,21 +152,34 @@ class Localizer:
         try:
             disc = Region.disc(photo.latlon_deg, radius_m)
             region = disc if region is None else disc.intersection(region)
-            yield from self._search([photo], top_k, region)
+            yield from self._search([photo], top_k, region, apart_m)
         except RegionError as error:
             yield _failed(photo, str(error))
 
-    def _search(self, prepared: list[_Prepared], top_k: int, region: Region | None) -> Iterator[Localization]:
+    def _search(
+        self, prepared: list[_Prepared], top_k: int, region: Region | None, apart_m: float
+    ) -> Iterator[Localization]:
         # Sorted by shape, so that photos of mixed fields of view still fill batches.
-        readable = [(p.picture.pixels.shape, i, p.picture) for i, p in enumerate(prepared) if p.picture is not None]
-        readable.sort(key=lambda entry: entry[:2])
-        vectors = list(embed(self.encoder, (picture for _, _, picture in readable), self.config))
+        views = [(picture.pixels.shape, i, picture) for i, photo in enumerate(prepared) for picture in photo.pictures]
+        views.sort(key=lambda entry: entry[:2])
+        vectors = list(embed(self.encoder, (picture for _, _, picture in views), self.config))
         places: dict[int, list[Place]] = {}
         if vectors:
-            k = CELLS_A_PLACE * top_k
+            k = cells_a_place(self.index.level, apart_m) * top_k
             hits = self.index.search(np.stack(vectors), k, region=region, device=str(self._device))
-            for (_, i, _), cell_id, score in zip(readable, hits.cell_id, hits.score, strict=True):
-                places[i] = distinct_places(cell_id, score, top_k)
+            photo_of = np.array([i for _, i, _ in views])
+            for i in np.unique(photo_of).tolist():
+                mine = photo_of == i
+                score = hits.score[mine]
+                heading = np.broadcast_to(np.array(prepared[i].headings_deg)[:, None], score.shape).ravel()
+                best = np.argsort(-score.ravel(), kind="stable")
+                places[i] = distinct_places(
+                    hits.cell_id[mine].ravel()[best],
+                    score.ravel()[best],
+                    top_k,
+                    heading_deg=None if np.isnan(heading).all() else heading[best],
+                    apart_m=apart_m,
+                )
         for i, photo in enumerate(prepared):
             if i in places:
                 yield Localization(photo.query.path, "ok", places[i], photo.latlon_deg)
@@ -174,22 +192,33 @@ class Localizer:
             if view.kind == "aerial" and view.gsd_m is None:
                 # By what reads imagery: GeoTIFFs come in more pixel types than photos do.
                 picture, own_deg = self._middle(query.path)
-                return _Prepared(query, picture, latlon_deg or own_deg)
+                return _Prepared(query, [picture], [np.nan], latlon_deg or own_deg)
             metadata = read_metadata(query.path)
             latlon_deg = latlon_deg or metadata.latlon_deg
             if view.kind == "aerial" and view.gsd_m is not None:
-                picture = aerial_view(load_image(query.path), self.encoder.aerial, gsd_m=view.gsd_m)
-            else:
-                picture = photo_view(
-                    query.path,
-                    metadata,
-                    self.encoder.ground,
-                    fov_deg=query.fov_deg or view.fov_deg,
-                    heading_deg=query.heading_deg,
-                )
+                seen = aerial_view(load_image(query.path), self.encoder.aerial, gsd_m=view.gsd_m)
+                return _Prepared(query, [seen], [np.nan], latlon_deg)
+            seen = photo_view(
+                query.path,
+                metadata,
+                self.encoder.ground,
+                fov_deg=query.fov_deg or view.fov_deg,
+                heading_deg=query.heading_deg,
+            )
         except (GeoviewError, tiles.TilesError) as error:
-            return _Prepared(query, None, latlon_deg, str(error))
-        return _Prepared(query, picture, latlon_deg)
+            return _Prepared(query, [], [], latlon_deg, str(error))
+        return _Prepared(query, *self._headings(seen, query.heading_deg), latlon_deg)
+
+    def _headings(self, view: View, known_deg: float | None) -> tuple[list[Picture], list[float]]:
+        """A ground view with each heading that the photo may have; as it is where the encoder does not mind."""
+        spec = self.encoder.ground
+        if spec.headings == 1:
+            return [view], [np.nan]
+        if known_deg is not None:
+            return [view], [known_deg]
+        step_px = spec.width_px // spec.headings
+        turns = range(spec.headings)
+        return [view.rolled(i * step_px) for i in turns], [360.0 * i / spec.headings for i in turns]
 
     def _middle(self, path: str) -> tuple[Picture, tuple[float, float]]:
         """Cuts the chip around the middle of a georeferenced raster, and tells where that is."""

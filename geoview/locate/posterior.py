@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geoview.geo import cells
+from geoview.geo.sphere import distance_m
 
-__all__ = ["CELLS_A_PLACE", "Place", "distinct_places"]
+__all__ = ["Place", "cells_a_place", "distinct_places"]
 
-# A cell and the eight around it: among the best 9 k cells are k places that do not touch.
-CELLS_A_PLACE = 9
+# Of the cell at level 0, in metres, scaled to the smallest cells of a level: they have half of the mean area.
+_SMALLEST_EDGE = math.sqrt(4 * math.pi * 6_371_010.0**2 / 6 / 2)
 
 
 @dataclass(frozen=True)
@@ -23,39 +25,63 @@ class Place:
         cell_id: The best cell of the place.
         latlon_deg: Its centre.
         score: Its inner product with the query; not a probability.
+        heading_deg: The heading of the photo's middle column with which the score was reached; None where none was tried.
     """
 
     cell_id: int
     latlon_deg: tuple[float, float]
     score: float
+    heading_deg: float | None = None
 
 
-def distinct_places(cell_id: NDArray[np.uint64], score: NDArray[np.float32], k: int) -> list[Place]:
+def cells_a_place(level: int, apart_m: float = 0.0) -> int:
+    """Returns how many cells one place can use up: among the best k times as many cells are k distinct places.
+
+    A cell and the eight around it, or what lies within `apart_m` of its centre.
+    """
+    return max(9, math.ceil(math.pi * (apart_m / (_SMALLEST_EDGE * 2.0**-level) + 1) ** 2))
+
+
+def distinct_places(
+    cell_id: NDArray[np.uint64],
+    score: NDArray[np.float32],
+    k: int,
+    *,
+    heading_deg: NDArray[np.float64] | None = None,
+    apart_m: float = 0.0,
+) -> list[Place]:
     """Picks the best cells of which no two touch: neighbouring cells that agree are one place, not several answers.
 
     Args:
         cell_id: (n,) cells, best first; a cell may come several times. Entries with score -inf are no hits.
         score: (n,) scores.
         k: Places to pick.
+        heading_deg: (n,) heading with which each score was reached.
+        apart_m: Least distance between the centres of two places.
 
     Returns:
         At most k places, best first.
     """
-    hit = np.isfinite(score)
-    ids, scores = cell_id[hit], score[hit]
+    hit = np.flatnonzero(np.isfinite(score))
+    # A cell counts where it comes first: with its best date and heading.
+    hit = hit[np.sort(np.unique(cell_id[hit], return_index=True)[1])]
+    ids = cell_id[hit]
     if not len(ids):
         return []
-    around = cells.neighbors(ids)
-    taken: set[int] = set()
+    centres = cells.centers_deg(ids)
+    free = np.ones(len(ids), np.bool_)
     picked: list[int] = []
-    for i, cell in enumerate(ids.tolist()):
-        if cell not in taken:
-            picked.append(i)
-            taken.update(around[i].tolist(), [cell])
-            if len(picked) == k:
-                break
-    centres = cells.centers_deg(ids[picked])
+    while len(picked) < k and free.any():
+        i = int(np.argmax(free))
+        picked.append(i)
+        free &= ~np.isin(ids, cells.neighbors(ids[i : i + 1])) & (distance_m(centres[i], centres) >= apart_m)
+        free[i] = False
     return [
-        Place(int(ids[i]), (float(lat), float(lon)), float(scores[i]))
-        for i, (lat, lon) in zip(picked, centres, strict=True)
+        Place(
+            int(ids[i]),
+            (float(centres[i, 0]), float(centres[i, 1])),
+            float(score[hit[i]]),
+            None if heading_deg is None else float(heading_deg[hit[i]]),
+        )
+        for i in picked
     ]

@@ -157,12 +157,13 @@ class CrossViewEncoder(nn.Module):
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+    def save(self, folder: str | Path, *, overwrite: bool = False, dtype: torch.dtype = torch.float32) -> Path:
         """Writes the folder: `config.json` and `model.safetensors` in timm's layout, `geoview.json` beside them.
 
         Args:
             folder: Folder to write. timm opens it as `local-dir:FOLDER`.
             overwrite: Write over an encoder that is there.
+            dtype: Type of the weights in the file; the encoder in memory is rounded to it, so that both are the same.
 
         Returns:
             The folder.
@@ -174,7 +175,8 @@ class CrossViewEncoder(nn.Module):
         if (folder / "config.json").exists() and not overwrite:
             raise OutputExistsError(f"{folder}: an encoder is there already; choose another folder or --overwrite")
         folder.mkdir(parents=True, exist_ok=True)
-        state = {key: tensor.detach().cpu().contiguous() for key, tensor in self.backbone.state_dict().items()}
+        self.backbone.to(dtype).to(torch.float32)
+        state = {key: tensor.detach().cpu().to(dtype).contiguous() for key, tensor in self.backbone.state_dict().items()}
         with write_binary(folder / "model.safetensors") as file:
             file.write(to_safetensors(state, metadata={"format": "pt"}))
         write_json(

@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader
 
 from geoview.config import TrainConfig
 from geoview.data.augment import change_light
-from geoview.data.pictures import Batch, PairPictures, stack_pairs
-from geoview.data.sampling import ShuffledBatches
-from geoview.data.views import View
+from geoview.data.pictures import Batch, Pair, PairPictures, stack_pairs
+from geoview.data.sampling import BlockBatches, ShuffledBatches
 from geoview.errors import TrainingError
+from geoview.geo.sphere import distance_m
 from geoview.losses import info_nce
 from geoview.models.encoder import CrossViewEncoder
 
@@ -47,17 +47,11 @@ class ContrastiveTask(lightning.LightningModule):
         self.logit_scale = torch.nn.Parameter(torch.tensor(float(start)))
         self._pictures, self._config = pictures, config
 
-    def train_dataloader(self) -> DataLoader[tuple[View, View]]:
+    def train_dataloader(self) -> DataLoader[Pair]:
         """Returns the batches of the next round."""
         optimiser = self._config.optimiser
         done = self.trainer.global_step
-        batches = ShuffledBatches(
-            len(self._pictures),
-            optimiser.batch_size,
-            seed=self._config.seed,
-            first_step=done,
-            last_step=min(done + self._config.checkpoint_every_steps, optimiser.steps),
-        )
+        batches = self._batches(done, min(done + self._config.checkpoint_every_steps, optimiser.steps))
         return DataLoader(
             self._pictures,
             batch_sampler=batches,
@@ -66,21 +60,36 @@ class ContrastiveTask(lightning.LightningModule):
             pin_memory=self.device.type == "cuda",
         )
 
-    def on_train_batch_start(self, batch: tuple[Batch, Batch], batch_idx: int) -> None:
+    def _batches(self, first_step: int, last_step: int) -> ShuffledBatches | BlockBatches:
+        size, seed, table = self._config.optimiser.batch_size, self._config.seed, self._pictures.table
+        parts = self._config.data.blocks_per_batch
+        if not parts:
+            return ShuffledBatches(len(table), size, seed=seed, first_step=first_step, last_step=last_step)
+        return BlockBatches(table.blocks(), size, parts, seed=seed, first_step=first_step, last_step=last_step)
+
+    def on_train_batch_start(self, batch: tuple[Batch, Batch, Tensor], batch_idx: int) -> None:
         """Seeds what the network draws (stochastic depth) by the step, so that a resumed run draws the same."""
         torch.manual_seed(hash((self._config.seed, self.global_step)) % 2**63)
 
-    def training_step(self, batch: tuple[Batch, Batch], batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[Batch, Batch, Tensor], batch_idx: int) -> Tensor:
         """Returns the loss of a batch.
 
         Raises:
             TrainingError: It is not finite.
         """
         generator = torch.Generator(self.device).manual_seed(hash((self._config.seed, self.global_step, 1)) % 2**63)
+        *sides, latlon_deg = batch
         query, reference = (
-            self.encoder(*change_light(pixels, valid, self._config.augment, generator)) for pixels, valid in batch
+            self.encoder(*change_light(pixels, valid, self._config.augment, generator)) for pixels, valid in sides
         )
-        loss = info_nce(query, reference, self.logit_scale, label_smoothing=self._config.optimiser.label_smoothing)
+        optimiser = self._config.optimiser
+        loss = info_nce(
+            query,
+            reference,
+            self.logit_scale,
+            label_smoothing=optimiser.label_smoothing,
+            ignore=_within(latlon_deg, optimiser.ignore_within_m),
+        )
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the loss of step {self.global_step} is not finite; the last checkpoint is sound: "
@@ -92,7 +101,7 @@ class ContrastiveTask(lightning.LightningModule):
         )
         return loss
 
-    def on_train_batch_end(self, outputs: object, batch: tuple[Batch, Batch], batch_idx: int) -> None:
+    def on_train_batch_end(self, outputs: object, batch: tuple[Batch, Batch, Tensor], batch_idx: int) -> None:
         """Keeps the temperature within its bound."""
         with torch.no_grad():
             self.logit_scale.clamp_(max=math.log(_MAX_SCALE))
@@ -109,6 +118,14 @@ class ContrastiveTask(lightning.LightningModule):
         adamw = torch.optim.AdamW(groups, lr=optimiser.learning_rate)
         schedule = torch.optim.lr_scheduler.LambdaLR(adamw, _warmup_cosine(optimiser.warmup_steps, optimiser.steps))
         return {"optimizer": adamw, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _within(latlon_deg: Tensor, radius_m: float) -> Tensor | None:
+    """(B, B) bool, which pairs lie within a distance of one another; None where that is not asked for."""
+    if radius_m <= 0:
+        return None
+    latlon = latlon_deg.cpu().numpy()
+    return torch.from_numpy(distance_m(latlon[:, None], latlon[None]) < radius_m).to(latlon_deg.device)
 
 
 def _warmup_cosine(warmup_steps: int, steps: int) -> Callable[[int], float]:

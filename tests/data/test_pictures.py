@@ -109,7 +109,7 @@ def chips(imagery, augment, n=3, seed=0):
 
 
 def squares(pictures, steps=60):
-    drawn = [pictures[step, step % len(pictures)] for step in range(steps)]
+    drawn = [pictures[step, step % len(pictures)][:2] for step in range(steps)]
     return [square_in(query) for query, _ in drawn], [square_in(reference) for _, reference in drawn]
 
 
@@ -154,7 +154,7 @@ def test_turned_and_mirrored_alike(rose, query, reference, heading_deg):
     pictures = PairPictures(table(1, heading_deg), *sides(rose, query, reference), AugmentConfig())
     seen = set()
     for step in range(60):
-        pair = pictures[step, 0]
+        pair = pictures[step, 0][:2]
         around = [
             (around_panorama if kind.startswith("pano") else around_chip)(view)
             for kind, view in zip((query, reference), pair, strict=True)
@@ -173,7 +173,7 @@ def test_turned_and_mirrored_alike(rose, query, reference, heading_deg):
 def test_north_is_ahead_where_nothing_turns(rose, query, reference, heading_deg, augment):
     pictures = PairPictures(table(1, heading_deg), *sides(rose, query, reference), augment)
     for step in range(6):
-        for kind, view in zip((query, reference), pictures[step, 0], strict=True):
+        for kind, view in zip((query, reference), pictures[step, 0][:2], strict=True):
             around = (around_panorama if kind.startswith("pano") else around_chip)(view)
             assert between(around, (np.arange(96) + 0.5) * 360 / 96 - 180).max() < 8
 
@@ -192,7 +192,7 @@ def test_mirroring_is_left_to_right(rose):
     mirrored = [pictures[step, 0] for step in range(30)]
     mirrored = [pair for pair in mirrored if between(around_chip(pair[1])[72], -90) < 8]
     assert 5 < len(mirrored) < 25
-    for query, reference in mirrored:
+    for query, reference, _ in mirrored:
         assert between(around_panorama(query)[72], -90) < 8
         assert between(around_panorama(query)[48], 0) < 8
         assert between(around_chip(reference)[48], 0) < 8
@@ -315,7 +315,7 @@ ALL = AugmentConfig(
 
 def test_what_is_drawn_depends_on_seed_step_and_row_alone(ramp):
     def pixels(pictures, key):
-        return np.stack([view.pixels for view in pictures[key]])
+        return np.stack([view.pixels for view in pictures[key][:2]])
 
     first = chips(ramp, ALL)
     expected = pixels(first, (4, 1))
@@ -335,8 +335,10 @@ def view(width, value, height=16):
 
 
 def test_pairs_are_stacked_and_narrower_views_padded_as_not_valid():
-    pairs = [(view(32, 1), view(16, 5)), (view(64, 2), view(16, 6)), (view(33, 3), view(16, 7))]
-    (pixels, valid), (reference, reference_valid) = stack_pairs(pairs)
+    where = np.array([47.0, 8.0])
+    pairs = [(view(32, 1), view(16, 5), where), (view(64, 2), view(16, 6), where), (view(33, 3), view(16, 7), where)]
+    (pixels, valid), (reference, reference_valid), latlon_deg = stack_pairs(pairs)
+    np.testing.assert_array_equal(latlon_deg, [where] * 3)
     assert (pixels.shape, pixels.dtype) == ((3, 3, 16, 64), torch.uint8)
     assert (valid.shape, valid.dtype) == ((3, 16, 64), torch.bool)
     for i, (start, stop) in enumerate([(16, 48), (0, 64), (15, 48)]):
@@ -353,6 +355,6 @@ def test_mirrored_and_turned_views_are_stacked_as_they_look():
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     valid = np.arange(256).reshape(16, 16) % 3 > 0
     turned = View(np.rot90(pixels)[:, ::-1], np.rot90(valid)[:, ::-1])
-    (stacked, stacked_valid), _ = stack_pairs([(turned, turned)])
+    (stacked, stacked_valid), *_ = stack_pairs([(turned, turned, np.zeros(2))])
     np.testing.assert_array_equal(stacked[0].permute(1, 2, 0).numpy(), turned.pixels)
     np.testing.assert_array_equal(stacked_valid[0].numpy(), turned.valid)

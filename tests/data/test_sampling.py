@@ -1,10 +1,11 @@
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geoview.data.sampling import ShuffledBatches
+from geoview.data.sampling import BlockBatches, ShuffledBatches
 
 
 def batches(n_pairs, batch_size, first_step, last_step, seed=0):
@@ -66,3 +67,43 @@ def test_every_two_pairs_meet_about_equally_often():
 
 def test_nothing_left_to_do():
     assert batches(10, 5, 7, 7) == []
+
+
+# -- neighbours --------------------------------------------------------------------------------------------------------
+
+
+def block_batches(block, batch_size, parts, first_step=0, last_step=None, seed=0):
+    sampler = BlockBatches(np.array(block, np.uint64), batch_size, parts, seed=seed, first_step=0, last_step=0)
+    an_epoch = len(sampler._epoch(0)) if last_step is None else last_step
+    return list(
+        BlockBatches(
+            np.array(block, np.uint64), batch_size, parts, seed=seed, first_step=first_step, last_step=an_epoch
+        )
+    )
+
+
+blocks = st.lists(st.integers(0, 5), min_size=1, max_size=80)
+
+
+@given(blocks, st.integers(2, 20), st.integers(1, 4), st.integers(0, 99))
+@settings(deadline=None)
+def test_an_epoch_of_neighbours_holds_every_pair_once(block, batch_size, parts, seed):
+    drawn = block_batches(block, batch_size, parts, seed=seed)
+    assert sorted(row for batch in drawn for _, row in batch) == list(range(len(block)))
+    assert max(map(len, drawn)) <= batch_size
+
+
+@given(blocks, st.integers(2, 20), st.integers(1, 4), st.integers(0, 30), st.integers(0, 30))
+@settings(deadline=None)
+def test_a_run_of_neighbours_that_goes_on_has_the_batches_it_would_have_had(block, batch_size, parts, a, b):
+    middle, last = sorted((a, b))
+    whole = block_batches(block, batch_size, parts, 0, last)
+    assert block_batches(block, batch_size, parts, middle, last) == whole[middle:]
+
+
+def test_a_batch_meets_few_blocks():
+    block = np.repeat(np.arange(10), 60)
+    for batch in block_batches(block, 40, 2):
+        assert len({int(block[row]) for _, row in batch}) <= 2
+    seen = Counter(int(block[row]) for batch in block_batches(block, 40, 2) for _, row in batch)
+    assert set(seen.values()) == {60}

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from geoview.config import AerialView, GroundView
 from geoview.data.photos import read_metadata
-from geoview.data.views import aerial_view, fit_view, panorama_view, perspective_view, photo_view
+from geoview.data.views import View, aerial_view, fit_view, panorama_view, perspective_view, photo_view
 from geoview.errors import ConfigError, UnreadableImageError
 
 torch.set_num_threads(2)
@@ -359,3 +359,62 @@ def test_a_file_that_is_no_photo_is_an_error(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"x")
     with pytest.raises(UnreadableImageError, match=r"a\.jpg"):
         photo_view(path, metadata, SPEC, fov_deg=None, heading_deg=None)
+
+
+# -- several headings --------------------------------------------------------------------------------------------------
+
+CIRCLE = GroundView(width_px=192, height_px=48, fov_deg=360.0, vertical_fov_deg=90.0, headings=8)
+
+
+@pytest.mark.parametrize("heading_deg", [0.0, 33.75, 180.0, 350.0])
+def test_a_perspective_photo_lies_where_its_heading_puts_it(heading_deg):
+    view = perspective_view(photo(fov_deg=70.0), CIRCLE, fov_deg=70.0, heading_deg=heading_deg)
+    assert view.valid.shape == (48, 192)
+    azimuth, _ = grid_deg(CIRCLE, 192)
+    off_axis_deg = np.abs((azimuth - heading_deg + 180) % 360 - 180)[24]
+    np.testing.assert_array_equal(view.valid[24], off_axis_deg < 35.0)
+    assert_shows_directions(
+        View(
+            np.roll(view.pixels, -round(heading_deg / 1.875), axis=1),
+            np.roll(view.valid, -round(heading_deg / 1.875), axis=1),
+        ),
+        CIRCLE,
+    )
+
+
+def test_a_part_of_a_panorama_lies_where_its_heading_puts_it():
+    image = panorama(600, 150.0, 50.0, -50.0, heading_deg=0.0)
+    view = panorama_view(image, CIRCLE, fov_deg=150.0, heading_deg=90.0)
+    azimuth, _ = grid_deg(CIRCLE, 192)
+    np.testing.assert_array_equal(view.valid[24], np.abs(azimuth[24] - 90.0) < 75.0)
+
+
+@pytest.mark.parametrize("kind", ["panorama", "perspective"])
+def test_each_heading_is_a_roll_of_the_circle(kind):
+    make = {"panorama": lambda h: panorama_view(panorama(), CIRCLE, heading_deg=h)}.get(
+        kind, lambda h: perspective_view(photo(), CIRCLE, fov_deg=70.0, heading_deg=h)
+    )
+    ahead = make(0.0)
+    for i in range(8):
+        turned, rolled = make(45.0 * i), ahead.rolled(24 * i)
+        np.testing.assert_array_equal(turned.valid, rolled.valid)
+        assert np.abs(turned.pixels.astype(int) - rolled.pixels).max() <= 2
+
+
+def test_a_compass_is_not_believed_where_all_headings_are_tried(tmp_path):
+    path = tmp_path / "photo.jpg"
+    exif = Image.Exif()
+    exif.get_ifd(IFD.GPSInfo).update({16: "T", 17: 123.0})
+    photo().save(path, exif=exif)
+    metadata = read_metadata(path)
+    assert metadata.heading_deg == 123.0
+    shown = photo_view(path, metadata, CIRCLE, fov_deg=70.0, heading_deg=None)
+    np.testing.assert_array_equal(shown.valid, perspective_view(photo(), CIRCLE, fov_deg=70.0).valid)
+    told = photo_view(path, metadata, CIRCLE, fov_deg=70.0, heading_deg=90.0, turn_deg=45.0)
+    np.testing.assert_array_equal(told.valid, shown.rolled(24).valid)
+
+
+@pytest.mark.parametrize("spec", [{"headings": 0}, {"headings": 7}, {"headings": 8, "fov_deg": 90.0}])
+def test_headings_part_a_full_circle(spec):
+    with pytest.raises(ConfigError, match="headings"):
+        GroundView(**{"width_px": 192, "height_px": 48, **spec})

@@ -12,7 +12,7 @@ from PIL.TiffImagePlugin import IFDRational
 from rasterio.warp import transform
 from rasterio.windows import from_bounds
 
-from geoview.config import InferenceConfig
+from geoview.config import GroundView, InferenceConfig
 from geoview.data.queries import PhotoQuery, find_queries
 from geoview.errors import ConfigError, RegionError
 from geoview.geo import cells
@@ -300,3 +300,33 @@ def test_a_device_that_is_not_there_is_told_before_any_photo(index):
 
 def test_no_photos_no_answers(localizer):
     assert list(localizer.locate([])) == []
+
+
+# -- headings ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def turning(tmp_path_factory, ortho, kit):
+    """An index whose encoder tries eight headings."""
+    encoder = kit.make_encoder(ground=GroundView(width_px=64, height_px=32, headings=8))
+    folder = tmp_path_factory.mktemp("turning")
+    return kit.build(encoder.save(folder / "encoder"), ortho, folder / "index")
+
+
+def test_all_headings_of_a_photo_are_tried_and_the_best_is_told(tmp_path, turning):
+    path = photo(tmp_path / "photo.jpg")
+    localizer = Localizer(turning)
+    (answer,) = localizer.locate([path], top_k=3)
+    known = [next(localizer.locate([PhotoQuery(path, heading_deg=45.0 * i)], top_k=3)) for i in range(8)]
+    best = max(known, key=lambda a: a.places[0].score)
+    assert answer.places[0].cell_id == best.places[0].cell_id
+    assert answer.places[0].score == pytest.approx(best.places[0].score, abs=1e-5)
+    assert answer.places[0].heading_deg == best.places[0].heading_deg
+    assert len({a.places[0].score for a in known}) > 1, "headings make a difference"
+
+
+def test_places_apart(tmp_path, turning):
+    (answer,) = Localizer(turning).locate([photo(tmp_path / "photo.jpg")], top_k=3, apart_m=300.0)
+    at = np.array([p.latlon_deg for p in answer.places])
+    assert len(at) == 3
+    assert distance_m(at[:, None], at[None])[~np.eye(3, dtype=bool)].min() >= 300.0

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoview.geo import cells
-from geoview.locate.posterior import CELLS_A_PLACE, distinct_places
+from geoview.geo.sphere import distance_m
+from geoview.locate.posterior import cells_a_place, distinct_places
 
 # The middle of a face, an edge of two faces, a corner of three, the date line, a pole.
 PLACES = {
@@ -59,7 +60,7 @@ def test_places_are_the_best_cells_of_which_no_two_touch(place, data):
         assert (one.cell_id, one.score) == left[0]
         left = [entry for entry in left if not touch(entry[0], one.cell_id)]
     assert len(places) == k or not left
-    if len(set(ids.tolist())) >= CELLS_A_PLACE * (k - 1) + 1:
+    if len(set(ids.tolist())) >= cells_a_place(16) * (k - 1) + 1:
         assert len(places) == k, "nine cells a place are enough"
     centres = cells.centers_deg(np.array(picked, np.uint64))
     assert [p.latlon_deg for p in places] == [tuple(c) for c in centres.tolist()]
@@ -99,3 +100,26 @@ def test_a_cell_with_many_dates_is_one_place():
 def test_a_place_is_plain_numbers():
     (place,) = distinct_places(cells.cell_ids([PLACES["Paris"]], 16), np.ones(1, np.float32), 1)
     assert (type(place.cell_id), type(place.score), *map(type, place.latlon_deg)) == (int, float, float, float)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("apart_m", [60.0, 250.0])
+def test_places_lie_as_far_apart_as_was_asked(place, apart_m):
+    around = patch(PLACES[place], rings=12, level=18)
+    ids, scores = ranked(around, np.random.default_rng(3).uniform(-1, 1, len(around)))
+    places = distinct_places(ids, scores, 6, apart_m=apart_m)
+    at = np.array([p.latlon_deg for p in places])
+    between = distance_m(at[:, None], at[None])
+    assert len(places) > 1
+    assert between[~np.eye(len(at), dtype=bool)].min() >= apart_m
+    # The best rows by number hold as many places as the whole list has.
+    few = cells_a_place(18, apart_m) * len(places)
+    assert [p.cell_id for p in distinct_places(ids[:few], scores[:few], 6, apart_m=apart_m)] == [
+        p.cell_id for p in places
+    ]
+
+
+def test_a_place_tells_the_heading_of_its_best_score():
+    ids = patch(PLACES["Paris"])[[3, 3, 70]]
+    places = distinct_places(ids, np.float32([0.9, 0.8, 0.5]), 5, heading_deg=np.array([45.0, 90.0, 0.0]))
+    assert [(p.cell_id, p.heading_deg) for p in places] == [(int(ids[0]), 45.0), (int(ids[2]), 0.0)]

@@ -1,0 +1,1 @@
+"""A world to learn from: regions and places seen from the street and from above."""

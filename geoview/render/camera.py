@@ -1,0 +1,433 @@
+"""Ground views ray-cast over an orthophoto and a height map.
+
+A height map has one surface above each point, so all rays of one azimuth share one vertical profile of the ground. The
+profiles are sampled once, painted from far to near into a buffer of (azimuth, elevation), and each pixel, whatever the
+projection, looks its hit up there. What a roof hides is invented (`facade.py`): the map does not show walls.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoview.errors import ConfigError, RenderError
+from geoview.render.facade import facade_colours, hashed
+from geoview.render.scene import Cover, Scene
+from geoview.render.sky import Light
+
+__all__ = ["Camera", "Hits", "Panorama", "Perspective", "cast", "render"]
+
+_Floats = NDArray[np.float32]
+_Ints = NDArray[np.int32]
+
+_NEAREST_M = 0.5
+# Samples of a profile: this far apart near the camera, growing with the distance.
+_STEP_M = 0.5
+_STEP_GROWTH = 0.02
+# A step of the surface steeper than the steepest roof is a wall.
+_WALL_SLOPE = 1.4
+_WALL_MIN_M = 0.8
+# The crown of a tree begins at this share of its height; hedges reach the ground.
+_CROWN_BASE = 0.3
+_HEDGE_M = 3.0
+_SHADOW_REACH_M = np.float32([0.4, 0.8, 1.3, 2, 3, 4, 5.5, 7, 9, 11.5, 14.5, 18, 23, 30, 38, 48])
+
+
+@dataclass(frozen=True)
+class Panorama:
+    """An equirectangular strip all round: columns are azimuth, the middle one looks ahead; rows are elevation.
+
+    Attributes:
+        width_px: Columns for 360 degrees.
+        height_px: Rows.
+        vertical_fov_deg: Elevation that the rows span, the horizon in the middle.
+    """
+
+    width_px: int = 512
+    height_px: int = 128
+    vertical_fov_deg: float = 90.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.vertical_fov_deg <= 170:
+            raise ConfigError(f"vertical_fov_deg is {self.vertical_fov_deg:g}: give degrees above 0, at most 170")
+
+    def rays(self) -> tuple[_Floats, _Floats, _Floats]:
+        """Returns the directions (right, up, ahead), each (H, W), of unit length."""
+        azimuth = ((np.arange(self.width_px) + 0.5) / self.width_px - 0.5) * 2 * np.pi
+        elevation = np.radians((0.5 - (np.arange(self.height_px) + 0.5) / self.height_px) * self.vertical_fov_deg)
+        azimuth, elevation = azimuth[None].astype(np.float32), elevation[:, None].astype(np.float32)
+        flat = np.cos(elevation)
+        return (
+            flat * np.sin(azimuth),
+            np.broadcast_to(np.sin(elevation), (len(elevation), azimuth.size)),
+            flat * np.cos(azimuth),
+        )
+
+    @property
+    def deg_per_px(self) -> float:
+        """Angle between neighbouring rays."""
+        return min(360.0 / self.width_px, self.vertical_fov_deg / self.height_px)
+
+
+@dataclass(frozen=True)
+class Perspective:
+    """A rectilinear lens.
+
+    Attributes:
+        width_px: Columns.
+        height_px: Rows.
+        fov_deg: Horizontal field of view.
+    """
+
+    width_px: int = 320
+    height_px: int = 240
+    fov_deg: float = 90.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.fov_deg <= 150:
+            raise ConfigError(
+                f"fov_deg is {self.fov_deg:g}: a perspective photo spans 1 to 150 degrees; use a panorama for more"
+            )
+
+    def rays(self) -> tuple[_Floats, _Floats, _Floats]:
+        """Returns the directions (right, up, ahead), each (H, W), of unit length."""
+        focal_px = self.width_px / 2 / math.tan(math.radians(self.fov_deg) / 2)
+        x = ((np.arange(self.width_px) + 0.5 - self.width_px / 2) / focal_px).astype(np.float32)
+        y = ((self.height_px / 2 - np.arange(self.height_px) - 0.5) / focal_px).astype(np.float32)
+        right, up = np.meshgrid(x, y)
+        length = np.sqrt(1 + right**2 + up**2)
+        return right / length, up / length, 1 / length
+
+    @property
+    def deg_per_px(self) -> float:
+        """Angle between neighbouring rays, on average."""
+        return self.fov_deg / self.width_px
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Where a camera stands and how it looks.
+
+    Attributes:
+        xy_m: Position in the scene's local frame.
+        heading_deg: Of its axis, clockwise from true north.
+        projection: What it projects to.
+        eye_m: Height above what it stands on.
+        pitch_deg: Upwards.
+        roll_deg: Clockwise, as the photographer sees it.
+        range_m: How far it sees; beyond is haze and an invented skyline. The map must reach this far.
+    """
+
+    xy_m: tuple[float, float]
+    heading_deg: float
+    projection: Panorama | Perspective
+    eye_m: float = 1.7
+    pitch_deg: float = 0.0
+    roll_deg: float = 0.0
+    range_m: float = 100.0
+
+
+@dataclass(frozen=True)
+class Hits:
+    """Where the rays of a view end.
+
+    Attributes:
+        azimuth_rad: (H, W) of the ray, clockwise from grid north.
+        rise: (H, W) tangent of its elevation.
+        distance_m: (H, W) horizontal distance of the hit; inf where the ray meets nothing in range.
+        xy_m: (H, W, 2) position of the hit in the local frame.
+        z_m: (H, W) height of the hit.
+        wall: (H, W) bool, where it is a wall.
+        canopy: (H, W) bool, where it is leaves.
+        trunk: (H, W) bool, where it is a trunk.
+    """
+
+    azimuth_rad: _Floats
+    rise: _Floats
+    distance_m: _Floats
+    xy_m: _Floats
+    z_m: _Floats
+    wall: NDArray[np.bool_]
+    canopy: NDArray[np.bool_]
+    trunk: NDArray[np.bool_]
+
+
+def render(scene: Scene, camera: Camera, light: Light) -> NDArray[np.uint8]:
+    """Renders what a camera sees.
+
+    Args:
+        scene: The ground.
+        camera: Where it stands and how it looks.
+        light: Sun, sky and haze.
+
+    Returns:
+        (H, W, 3) colours, before any electronics.
+
+    Raises:
+        RenderError: The scene ends within the camera's range: the void in view would tell where the map ends.
+    """
+    hits = cast(scene, camera)
+    colour = light.far(hits.azimuth_rad, hits.rise)
+    seen = np.isfinite(hits.distance_m)
+    distance = hits.distance_m[seen]
+    clear = np.exp(-distance / light.haze_m) * (1 - _smoothstep((distance / camera.range_m - 0.7) / 0.3))
+    # What fades goes to the tone of the far country in its direction.
+    horizon = light.far(hits.azimuth_rad[seen], np.full_like(distance, -1e-3))
+    colour[seen] = horizon + (_shade(scene, hits, seen, light) - horizon) * clear[:, None]
+    return np.clip(colour * 255, 0, 255).astype(np.uint8)
+
+
+def cast(scene: Scene, camera: Camera) -> Hits:
+    """Finds where the rays of a view end.
+
+    Args:
+        scene: The ground.
+        camera: Where it stands and how it looks.
+
+    Returns:
+        The hits.
+
+    Raises:
+        RenderError: The scene ends within the camera's range.
+    """
+    (x0, y0), (width, height) = camera.xy_m, scene.grid.size_m
+    if not (camera.range_m <= x0 <= width - camera.range_m and camera.range_m <= y0 <= height - camera.range_m):
+        raise RenderError(
+            f"the map ends {min(x0, y0, width - x0, height - y0):.0f} m from a camera that sees {camera.range_m:.0f} m: "
+            "stand further inside, or see less far"
+        )
+    azimuth, elevation = _directions(scene, camera)
+    profile = _Profiles.sampled(scene, camera, azimuth)
+    bins = _Bins.around(elevation, camera.projection.deg_per_px)
+    first = profile.first_hits(bins.rises())
+    column, row = profile.columns_of(azimuth), bins.rows_of(elevation)
+    k = first[row, column]
+    seen = k < len(profile.distance_m)
+    k = np.where(seen, k, 0)
+    rise = np.tan(elevation)
+    before = np.maximum(k - 1, 0)
+    far, near = profile.distance_m[k], np.where(k > 0, profile.distance_m[before], np.float32(0.0))
+    beyond = profile.eye_m + rise * far
+    canopy = profile.canopy[k, column]
+    below = canopy & (beyond < profile.crown_m[k, column])
+    trunk = below & profile.trunk[k, column] & seen
+    canopy &= seen & ~below
+    top = np.where(canopy, profile.top_m[k, column], profile.ground_m[k, column])
+    previous = np.where(k > 0, profile.ground_m[before, column], profile.stand_m)
+    steep = (top - previous) > np.maximum(_WALL_MIN_M, _WALL_SLOPE * (far - near))
+    wall = steep & seen & ~canopy & ~trunk
+    # On slopes the ray meets the surface between two samples; the line between them is taken for it.
+    above, under = profile.eye_m + rise * near - previous, top - beyond
+    share = np.clip(above / np.maximum(above + under, 1e-3), 0, 1)
+    distance = np.where(wall | canopy | trunk, far, near + share * (far - near))
+    distance = np.where(seen, distance, np.inf).astype(np.float32)
+    reach = np.where(seen, distance, 0)
+    xy = np.stack([x0 + reach * np.sin(azimuth), y0 - reach * np.cos(azimuth)], axis=-1).astype(np.float32)
+    z = (profile.eye_m + rise * reach).astype(np.float32)
+    return Hits(azimuth, rise, distance, xy, z, wall, canopy, trunk)
+
+
+def _directions(scene: Scene, camera: Camera) -> tuple[_Floats, _Floats]:
+    """Azimuth from grid north and elevation, (H, W) in radians, of the rays."""
+    right, up, ahead = camera.projection.rays()
+    roll, pitch = math.radians(camera.roll_deg), math.radians(camera.pitch_deg)
+    right, up = right * math.cos(roll) + up * math.sin(roll), up * math.cos(roll) - right * math.sin(roll)
+    up, ahead = up * math.cos(pitch) + ahead * math.sin(pitch), ahead * math.cos(pitch) - up * math.sin(pitch)
+    heading = math.radians(camera.heading_deg - scene.grid.convergence_deg)
+    # Never quite up or down: the tangent of the elevation is what is compared.
+    elevation = np.clip(np.arcsin(np.clip(up, -1, 1)), math.radians(-89), math.radians(89))
+    return (np.arctan2(right, ahead) + heading).astype(np.float32), elevation.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _Bins:
+    """Rows of elevation, evenly spaced, that cover a view."""
+
+    lowest_rad: float
+    step_rad: float
+    n: int
+
+    @classmethod
+    def around(cls, elevation: _Floats, deg_per_px: float) -> _Bins:
+        low, high = float(elevation.min()), float(elevation.max())
+        n = max(1, round((high - low) / math.radians(deg_per_px))) + 1
+        return cls(low, (high - low) / max(1, n - 1), n)
+
+    def rises(self) -> _Floats:
+        return np.tan(self.lowest_rad + self.step_rad * np.arange(self.n)).astype(np.float32)
+
+    def rows_of(self, elevation: _Floats) -> _Ints:
+        return np.rint((elevation - self.lowest_rad) / max(self.step_rad, 1e-9)).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class _Profiles:
+    """Vertical profiles of the ground along evenly spaced azimuths, A of them, sampled at K distances."""
+
+    first_rad: float
+    step_rad: float
+    eye_m: float
+    stand_m: np.float32
+    distance_m: _Floats
+    top_m: _Floats
+    ground_m: _Floats
+    crown_m: _Floats
+    canopy: NDArray[np.bool_]
+    trunk: NDArray[np.bool_]
+
+    @classmethod
+    def sampled(cls, scene: Scene, camera: Camera, azimuth: _Floats) -> _Profiles:
+        step = math.radians(camera.projection.deg_per_px)
+        first, last = float(azimuth.min()), float(azimuth.max())
+        n = max(1, round((last - first) / step)) + 1
+        step = (last - first) / max(1, n - 1)
+        rays = first + step * np.arange(n)
+        distance = _distances_m(camera.range_m)
+        gsd, columns = scene.grid.gsd_m, scene.grid.shape[1]
+        x = (camera.xy_m[0] + distance[:, None] * np.sin(rays, dtype=np.float32)) / np.float32(gsd)
+        y = (camera.xy_m[1] - distance[:, None] * np.cos(rays, dtype=np.float32)) / np.float32(gsd)
+        at = np.minimum(y.astype(np.int32), scene.grid.shape[0] - 1) * columns
+        at += np.minimum(x.astype(np.int32), columns - 1)
+        top, terrain = scene.surface_m.ravel()[at], scene.terrain_m.ravel()[at]
+        canopy = scene.cover.ravel()[at] == Cover.CANOPY
+        tall = top - terrain
+        crown = np.where(canopy & (tall > _HEDGE_M), terrain + _CROWN_BASE * tall, -np.inf).astype(np.float32)
+        trunk = canopy & scene.trunks.ravel()[at]
+        own = int(camera.xy_m[1] / gsd), int(camera.xy_m[0] / gsd)
+        on = scene.terrain_m if scene.cover[own] == Cover.CANOPY else scene.surface_m
+        stand = on[own]
+        ground = np.where(canopy, terrain, top)
+        return cls(first, step, float(stand) + camera.eye_m, stand, distance, top, ground, crown, canopy, trunk)
+
+    def columns_of(self, azimuth: _Floats) -> _Ints:
+        return np.rint((azimuth - self.first_rad) / max(self.step_rad, 1e-9)).astype(np.int32)
+
+    def first_hits(self, rises: _Floats) -> NDArray[np.int16]:
+        """Returns for each elevation and azimuth, (E, A), the first sample that stops the ray; K where none does."""
+        distance = self.distance_m[:, None]
+        high = (self.top_m - self.eye_m) / distance
+        # A ray passes between the crown and the ground, unless the trunk is in its way.
+        low = np.where(self.trunk, -np.inf, (self.crown_m - self.eye_m) / distance)
+        ground = (self.ground_m - self.eye_m) / distance
+        passes = np.isfinite(low).any(axis=1)
+        first = np.full((len(rises), high.shape[1]), len(distance), np.int16)
+        rising = rises[:, None]
+        for k in range(len(distance) - 1, -1, -1):
+            stops = rising < high[k]
+            if passes[k]:
+                stops &= (rising >= low[k]) | (rising < ground[k])
+            np.copyto(first, k, where=stops)
+        return first
+
+
+def _distances_m(range_m: float) -> _Floats:
+    distances = [_NEAREST_M]
+    while distances[-1] < range_m - _STEP_M:
+        distances.append(min(range_m, distances[-1] + max(_STEP_M, _STEP_GROWTH * distances[-1])))
+    return np.array(distances, np.float32)
+
+
+def _shade(scene: Scene, hits: Hits, seen: NDArray[np.bool_], light: Light) -> _Floats:
+    """Colours (n, 3) in [0, 1] of the n hits, before haze."""
+    xy, z, distance = hits.xy_m[seen], hits.z_m[seen], hits.distance_m[seen]
+    wall, canopy, trunk = hits.wall[seen], hits.canopy[seen], hits.trunk[seen]
+    gsd, (rows, columns) = scene.grid.gsd_m, scene.grid.shape
+    row = np.minimum((xy[:, 1] / gsd).astype(np.int32), rows - 1)
+    column = np.minimum((xy[:, 0] / gsd).astype(np.int32), columns - 1)
+    at = row * columns + column
+    colour = _bilinear(scene.texture, xy / gsd) * np.float32(1 / 255)
+    lit = np.full(len(xy), max(0.0, light.sun[2]), np.float32)
+    # Grain that no map resolves, finer near the camera.
+    grain_m = np.where(distance < 12, 0.08, np.where(distance < 35, 0.3, 1.0)).astype(np.float32)
+    grain = hashed(_lattice(xy[:, 0] / grain_m, xy[:, 1] / grain_m, z / grain_m * (wall | canopy)), 21) - np.float32(
+        0.5
+    )
+    colour = colour * (1 + np.where(canopy, 0.7, 0.16).astype(np.float32) * grain)[:, None]
+    colour[trunk] = np.float32([0.3, 0.24, 0.19])
+    lit[trunk] = 0.4
+    colour[canopy] *= _leaves(scene, at[canopy], z[canopy])[:, None]
+    if wall.any():
+        colour[wall], lit[wall] = _walls(scene, at[wall], xy[wall], z[wall], hits.azimuth_rad[seen][wall], light)
+    if light.direct > 0.1:
+        open_ = ~canopy
+        lit[open_] *= 1 - _shadow(scene, xy[open_], z[open_] + np.float32(0.1), light)
+    strength = 1 - light.direct + light.direct * lit / max(0.3, light.sun[2])
+    return colour * strength[:, None]
+
+
+def _leaves(scene: Scene, at: _Ints, z: _Floats) -> _Floats:
+    """Brightness (n,) of leaves: crowns are dark below."""
+    terrain = scene.terrain_m.ravel()[at]
+    tall = np.maximum(scene.surface_m.ravel()[at] - terrain, 1)
+    return np.asarray(0.5 + 0.55 * np.clip((z - terrain) / tall, 0, 1), np.float32)
+
+
+def _walls(scene: Scene, at: _Ints, xy: _Floats, z: _Floats, azimuth: _Floats, light: Light) -> tuple[_Floats, _Floats]:
+    """Colours (n, 3) of walls, and how squarely the sun meets each, (n,)."""
+    label = scene.buildings.label.ravel()[at]
+    axis = scene.buildings.axis_rad[label]
+    cosine, sine = np.cos(axis), np.sin(axis)
+    # Of the building's two axes, the wall faces along the one on whose outer side no building stands.
+    step_px = max(1.0, 1.5 / scene.grid.gsd_m)
+    columns = scene.grid.shape[1]
+    cover = scene.buildings.label.ravel()
+    ahead_x, ahead_y = np.sin(azimuth), -np.cos(azimuth)
+    out = []
+    for nx, ny in ((cosine, sine), (-sine, cosine)):
+        towards = -np.sign(nx * ahead_x + ny * ahead_y)
+        move = np.rint(towards * ny * step_px).astype(np.int32) * columns + np.rint(towards * nx * step_px).astype(
+            np.int32
+        )
+        open_ = cover[np.clip(at + move, 0, cover.size - 1)] == 0
+        out.append((open_ * 2.0 + np.abs(nx * ahead_x + ny * ahead_y), towards * nx, towards * ny))
+    first = out[0][0] >= out[1][0]
+    normal_x, normal_y = (np.where(first, out[0][i], out[1][i]) for i in (1, 2))
+    along = np.where(first, -sine * xy[:, 0] + cosine * xy[:, 1], cosine * xy[:, 0] + sine * xy[:, 1])
+    terrain = scene.terrain_m.ravel()[at]
+    height = scene.surface_m.ravel()[at] - terrain
+    colour = facade_colours(scene.buildings, label, along.astype(np.float32), z - terrain, height, first)
+    bare = label == 0  # a bank, a fence: as its top
+    if bare.any():
+        colour[bare] = scene.texture.reshape(-1, 3)[at[bare]] * np.float32(0.8 / 255)
+    sun_x, sun_y, _ = light.sun
+    return colour, np.maximum(0, normal_x * sun_x + normal_y * sun_y).astype(np.float32)
+
+
+def _shadow(scene: Scene, xy: _Floats, z: _Floats, light: Light) -> _Floats:
+    """Share (n,) of the sun that something hides from points."""
+    x, y, up = light.sun
+    flat = math.hypot(x, y)
+    gsd, (rows, columns) = scene.grid.gsd_m, scene.grid.shape
+    dark = np.zeros(len(z), np.bool_)
+    surface = scene.surface_m.ravel()
+    for reach in _SHADOW_REACH_M:
+        column = np.clip((xy[:, 0] + reach * (x / flat)) / gsd, 0, columns - 1).astype(np.int32)
+        row = np.clip((xy[:, 1] + reach * (y / flat)) / gsd, 0, rows - 1).astype(np.int32)
+        dark |= surface[row * columns + column] > z + reach * np.float32(up / flat) + np.float32(0.2)
+    return dark.astype(np.float32)
+
+
+def _bilinear(texture: NDArray[np.uint8], xy_px: _Floats) -> _Floats:
+    rows, columns = texture.shape[:2]
+    x = np.clip(xy_px[:, 0] - 0.5, 0, columns - 1.001)
+    y = np.clip(xy_px[:, 1] - 0.5, 0, rows - 1.001)
+    left, upper = x.astype(np.int32), y.astype(np.int32)
+    u, v = (x - left)[:, None].astype(np.float32), (y - upper)[:, None].astype(np.float32)
+    flat, at = texture.reshape(-1, 3), upper * columns + left
+    top = flat[at] * (1 - u) + flat[at + 1] * u
+    return np.asarray(top * (1 - v) + (flat[at + columns] * (1 - u) + flat[at + columns + 1] * u) * v, np.float32)
+
+
+def _lattice(x: _Floats, y: _Floats, z: _Floats) -> NDArray[np.uint64]:
+    """Keys of the cells of a cubic lattice."""
+    a, b, c = (np.floor(v).astype(np.int64).astype(np.uint64) for v in (x, y, z))
+    with np.errstate(over="ignore"):
+        return np.asarray(a * np.uint64(73856093) ^ b * np.uint64(19349663) ^ c * np.uint64(83492791), np.uint64)
+
+
+def _smoothstep(x: _Floats) -> _Floats:
+    x = np.clip(x, 0, 1)
+    return np.asarray(x * x * (3 - 2 * x), np.float32)
