@@ -74,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"geoview: {' '.join(str(error).split())}", file=sys.stderr)
         return _BAD_USAGE
+    finally:
+        logging.getLogger("geoview").removeHandler(talk)
 
 
 class ArgumentParser(jsonargparse.ArgumentParser):

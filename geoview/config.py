@@ -53,9 +53,9 @@ class GroundView:
         height_px: Height of the view.
         fov_deg: Azimuth that `width_px` spans; 360 for panoramas.
         vertical_fov_deg: Elevation that `height_px` spans.
-        headings: How many headings, evenly spaced, are tried for a photo whose heading is not known. With 1, the encoder
-            is shown perspective photos cut out, as if all had one heading. With more, it is shown every photo where its
-            heading puts it in the full circle, north in the middle, and nothing elsewhere.
+        headings: How many headings, evenly spaced, are tried for a photo whose heading is not known. With 1, the
+            encoder is shown perspective photos cut out, as if all had one heading. With more, it is shown every photo
+            where its heading puts it in the full circle, north in the middle, and nothing elsewhere.
     """
 
     width_px: int = 768

@@ -38,6 +38,8 @@ def lonlat_polygon(lon_deg: NDArray[np.float64], lat_deg: NDArray[np.float64]) -
         pole = 90.0 if lat.mean() > 0 else -90.0
         unrolled = np.concatenate([unrolled, [unrolled[-1], unrolled[0]]])
         lat = np.concatenate([lat, [pole, pole]])
+    else:
+        unrolled[-1] = unrolled[0]  # the steps' rounding would leave a gap, and make_valid a line across it
     polygon = shapely.make_valid(shapely.Polygon(np.column_stack([unrolled, lat])))
     first = int(np.floor((unrolled.min() + 180.0) / 360.0))
     last = int(np.floor((unrolled.max() + 180.0) / 360.0))

@@ -50,8 +50,8 @@ class ShuffledBatches(Sampler[list[tuple[int, int]]]):
 class BlockBatches(Sampler[list[tuple[int, int]]]):
     """Batches of neighbours: each meets pairs of a few blocks only, every pair once an epoch, none twice in a batch.
 
-    Each block is shuffled and parted into pieces of nearly equal size; a batch is a few pieces drawn at random, mostly of
-    different blocks. As with `ShuffledBatches`, the batch of a step depends on the seed and the step alone.
+    Each block is shuffled and parted into pieces of nearly equal size; a batch is a few pieces drawn at random, mostly
+    of different blocks. As with `ShuffledBatches`, the batch of a step depends on the seed and the step alone.
     """
 
     def __init__(

@@ -60,9 +60,10 @@ def photo_view(
         metadata: What `read_metadata` said of it.
         spec: Ground view.
         fov_deg: Field of view of a perspective photo; None is what the metadata tell, or else 65 degrees.
-        heading_deg: Heading of the middle column. Where `spec` has several headings, None lays the photo as if it looked
-            north, whatever its metadata say: all headings are tried, and a compass may be wrong. Where it has one, None
-            is what the metadata tell, a panorama of known heading is turned north, and other photos know no north.
+        heading_deg: Heading of the middle column. Where `spec` has several headings, None lays the photo as if it
+            looked north, whatever its metadata say: all headings are tried, and a compass may be wrong. Where it has
+            one, None is what the metadata tell, a panorama of known heading is turned north, and other photos know no
+            north.
         turn_deg: Turns what knows north further, clockwise.
 
     Raises:
@@ -105,8 +106,8 @@ def panorama_view(
             turned north, as chips are.
 
     Returns:
-        (spec.height_px, spec.width_px) for a full panorama; a narrower view for a part of one, unless `spec` has several
-        headings.
+        (spec.height_px, spec.width_px) for a full panorama; a narrower view for a part of one, unless `spec` has
+        several headings.
     """
     degrees_per_px = fov_deg / image.width
     top_deg = image.height * degrees_per_px / 2 if top_deg is None else top_deg
@@ -132,8 +133,8 @@ def perspective_view(image: Image.Image, spec: GroundView, *, fov_deg: float, he
         heading_deg: Where in the full circle of a `spec` of several headings the photo is laid.
 
     Returns:
-        As wide as the field of view asks for, in steps of 32 px, at most `spec.width_px`; for a `spec` of several headings,
-        the full circle.
+        As wide as the field of view asks for, in steps of 32 px, at most `spec.width_px`; for a `spec` of several
+        headings, the full circle.
 
     Raises:
         ConfigError: No rectilinear photo spans `fov_deg`.

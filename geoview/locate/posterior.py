@@ -25,7 +25,8 @@ class Place:
         cell_id: The best cell of the place.
         latlon_deg: Its centre.
         score: Its inner product with the query; not a probability.
-        heading_deg: The heading of the photo's middle column with which the score was reached; None where none was tried.
+        heading_deg: The heading of the photo's middle column with which the score was reached; None where none was
+            tried.
     """
 
     cell_id: int

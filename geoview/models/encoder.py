@@ -176,7 +176,9 @@ class CrossViewEncoder(nn.Module):
             raise OutputExistsError(f"{folder}: an encoder is there already; choose another folder or --overwrite")
         folder.mkdir(parents=True, exist_ok=True)
         self.backbone.to(dtype).to(torch.float32)
-        state = {key: tensor.detach().cpu().to(dtype).contiguous() for key, tensor in self.backbone.state_dict().items()}
+        state = {
+            key: tensor.detach().cpu().to(dtype).contiguous() for key, tensor in self.backbone.state_dict().items()
+        }
         with write_binary(folder / "model.safetensors") as file:
             file.write(to_safetensors(state, metadata={"format": "pt"}))
         write_json(

@@ -195,8 +195,9 @@ def cast(scene: Scene, camera: Camera) -> Hits:
     """
     (x0, y0), (width, height) = camera.xy_m, scene.grid.size_m
     if not (camera.range_m <= x0 <= width - camera.range_m and camera.range_m <= y0 <= height - camera.range_m):
+        to_edge_m = min(x0, y0, width - x0, height - y0)
         raise RenderError(
-            f"the map ends {min(x0, y0, width - x0, height - y0):.0f} m from a camera that sees {camera.range_m:.0f} m: "
+            f"the map ends {to_edge_m:.0f} m from a camera that sees {camera.range_m:.0f} m: "
             "stand further inside, or see less far"
         )
     azimuth, elevation = _directions(scene, camera)
@@ -347,7 +348,7 @@ def _shade(scene: Scene, hits: Hits, seen: NDArray[np.bool_], light: Light) -> _
     )
     colour = colour * (1 + np.where(canopy, 0.7, 0.16).astype(np.float32) * grain)[:, None]
     colour[trunk] = np.float32([0.3, 0.24, 0.19])
-    lit[trunk] = 0.4
+    lit[trunk] = 0.6
     colour[canopy] *= _leaves(scene, at[canopy], z[canopy])[:, None]
     if wall.any():
         colour[wall], lit[wall] = _walls(scene, at[wall], xy[wall], z[wall], hits.azimuth_rad[seen][wall], light)

@@ -28,8 +28,8 @@ class Cover(IntEnum):
 class Grid:
     """Where a raster lies: north up, square pixels, in a metric CRS.
 
-    The *local frame* counts metres from the outer corner of the first pixel: x east, y **south**, so that column and row
-    are x / gsd and y / gsd.
+    The *local frame* counts metres from the outer corner of the first pixel: x east, y **south**, so that column and
+    row are x / gsd and y / gsd.
 
     Attributes:
         crs: Projected CRS in metres, such as `EPSG:32633`.
@@ -115,9 +115,10 @@ class Scene:
         """(H, W): where a crown is highest, within 2 m, stands its trunk."""
         canopy = self.cover == Cover.CANOPY
         reach_px = 2 * max(1, round(2.0 / self.grid.gsd_m)) + 1
-        crowns = np.where(canopy, self.surface_m, -np.inf).astype(np.float32)
+        # Crowns are flat on top in some maps; whose pixel is highest is then drawn.
+        ties = np.random.default_rng([self.seed, 13]).random(self.grid.shape, np.float32) * np.float32(0.1)
+        crowns = np.where(canopy, self.surface_m + ties, np.float32(-np.inf))
         highest = ndimage.maximum_filter(crowns, size=reach_px)
-        # Much wider than one would think: at map resolution a trunk is one pixel.
         return np.asarray(canopy & (crowns >= highest))
 
     @cached_property

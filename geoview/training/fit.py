@@ -124,8 +124,8 @@ def _pictures(table: PairTable, config: TrainConfig, *, augmented: bool) -> Pair
         raise PairTableError(f"{table.name}: street photos are files; every pair needs a query_path")
     if config.data.query_view == "ground" and config.encoder.ground.headings > 1 and np.isnan(table.heading_deg).any():
         raise PairTableError(
-            f"{table.name}: encoder.ground.headings is {config.encoder.ground.headings}, so photos are laid out by their "
-            "heading; fill in every pair's heading_deg, or set encoder.ground.headings to 1"
+            f"{table.name}: encoder.ground.headings is {config.encoder.ground.headings}, so photos are laid out by "
+            "their heading; fill in every pair's heading_deg, or set encoder.ground.headings to 1"
         )
     return PairPictures(table, query, reference, config.augment if augmented else None, seed=config.seed)
 
