@@ -42,10 +42,10 @@ class Lessons:
         perspective: Photos through a lens, of each region.
     """
 
-    regions_a_style: int = 8
+    regions_a_style: int = 6
     size_m: float = 1400.0
-    panoramas: int = 500
-    perspective: int = 500
+    panoramas: int = 450
+    perspective: int = 450
 
 
 def render_lessons(out: Path, lessons: Lessons, *, num_workers: int = 2) -> list[Path]:
@@ -71,6 +71,8 @@ def render_lessons(out: Path, lessons: Lessons, *, num_workers: int = 2) -> list
 
 
 def _render(folder: Path, style: str, seed: int, lessons: Lessons) -> None:
+    if (folder / "photos.csv").exists():  # written last
+        return
     world = make_world(style, seed, size_m=(lessons.size_m, lessons.size_m))
     write_region(
         world,
@@ -104,24 +106,27 @@ def _photos(folder: Path) -> Iterator[dict[str, str]]:
         yield from csv.DictReader(file)
 
 
-def train_encoder(out: Path, lessons: Lessons, *, extra: Sequence[Path] = (), num_workers: int = 2) -> Path:
+def train_encoder(
+    out: Path, lessons: Lessons, *, places: Sequence[Path] = (), imagery: Sequence[Path] = (), num_workers: int = 2
+) -> Path:
     """Renders lessons and trains on them as `lessons.yaml` says; goes on with what was cut off.
 
     Args:
         out: Folder to work in.
         lessons: How much is rendered.
-        extra: Further folders with `photos.csv` and the orthophoto of chips named in `region.json`.
-        num_workers: Processes that render, threads that train.
+        places: Further folders with a `photos.csv`, of real places.
+        imagery: Where the chips of those are cut from.
+        num_workers: Processes that render.
 
     Returns:
         The encoder folder, weights in half precision.
     """
-    folders = [*render_lessons(out / "lessons", lessons, num_workers=num_workers), *extra]
-    write_pairs(out / "pairs.csv", folders)
+    folders = render_lessons(out / "lessons", lessons, num_workers=num_workers)
+    write_pairs(out / "pairs.csv", [*folders, *places])
     recipe = yaml.safe_load(files("geoview").joinpath("lessons.yaml").read_text(encoding="utf-8"))
     recipe["data"] |= {
         "pairs": str(out / "pairs.csv"),
-        "reference_imagery": [str(_reference(folder)) for folder in folders],
+        "reference_imagery": [*(str(_reference(folder)) for folder in folders), *map(str, imagery)],
     }
     encoder = fit(from_mapping(TrainConfig, {**recipe, "out": str(out / "run")}))
     return encoder.save(out / "encoder", overwrite=True, dtype=torch.float16)

@@ -38,6 +38,8 @@ def workplace(tmp_path_factory, kit):
     for year, seed in ((2016, 0), (2018, 0)):
         (folder / f"ortho_{year}").mkdir()
         kit.write_ortho(folder / f"ortho_{year}" / "a.tif", kit.texture(seed=seed), centre_deg=PLACE_DEG, tiled=True)
+    houses = np.kron(np.random.default_rng(1).random((20, 20)) < 0.2, np.ones((50, 50)))
+    kit.write_ortho(folder / "heights.tif", (6 * houses[None]).astype(np.float32), centre_deg=PLACE_DEG)
     kit.write_ortho(folder / "query.tif", kit.texture()[:, 372:628, 372:628], centre_deg=PLACE_DEG)
     (folder / "photos").mkdir()
     pixels = np.random.default_rng(0).integers(0, 255, (64, 256, 3), dtype=np.uint8)
@@ -58,7 +60,7 @@ def workplace(tmp_path_factory, kit):
 def test_all_commands_and_the_python_run(workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
     commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("geoview ")]
-    assert {shlex.split(c)[1] for c in commands} == {"train", "index", "locate", "info"}
+    assert {shlex.split(c)[1] for c in commands} == {"train", "index", "locate", "info", "render"}
     for command in commands:
         words = shlex.split(command)[1:]
         code = main(words + TINY if words[0] == "train" else words)

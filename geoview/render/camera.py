@@ -170,13 +170,12 @@ def render(scene: Scene, camera: Camera, light: Light) -> NDArray[np.uint8]:
         RenderError: The scene ends within the camera's range: the void in view would tell where the map ends.
     """
     hits = cast(scene, camera)
-    colour = light.far(hits.azimuth_rad, hits.rise)
     seen = np.isfinite(hits.distance_m)
+    colour = np.empty((*seen.shape, 3), np.float32)
+    colour[~seen] = light.far(hits.azimuth_rad[~seen], hits.rise[~seen])
     distance = hits.distance_m[seen]
     clear = np.exp(-distance / light.haze_m) * (1 - _smoothstep((distance / camera.range_m - 0.7) / 0.3))
-    # What fades goes to the tone of the far country in its direction.
-    horizon = light.far(hits.azimuth_rad[seen], np.full_like(distance, -1e-3))
-    colour[seen] = horizon + (_shade(scene, hits, seen, light) - horizon) * clear[:, None]
+    colour[seen] = light.far_ground + (_shade(scene, hits, seen, light) - light.far_ground) * clear[:, None]
     return np.clip(colour * 255, 0, 255).astype(np.uint8)
 
 

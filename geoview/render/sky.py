@@ -6,6 +6,7 @@ Drawn for each photo and independent of the place: nothing here may tell where a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,36 +46,52 @@ class Light:
         """Share of the light that comes straight from the sun."""
         return 0.62 * (1.0 - self.overcast)
 
+    @property
+    def far_ground(self) -> _Floats:
+        """Colour (3,) of the ground beyond the map, and what things fade to in the distance."""
+        return self._tones[1]
+
     def far(self, azimuth_rad: _Floats, rise: _Floats) -> _Floats:
-        """Returns the colours (..., 3) in [0, 1] of sky, skyline and far ground.
+        """Returns the colours of sky, skyline and far ground.
 
         Args:
-            azimuth_rad: (...) azimuth of the rays.
-            rise: (...) tangent of their elevation.
+            azimuth_rad: (n,) azimuth of the rays.
+            rise: (n,) tangent of their elevation.
+
+        Returns:
+            (n, 3) in [0, 1].
         """
-        rng = np.random.default_rng([self.sky_seed, 5])
+        colour = np.broadcast_to(self.far_ground, (len(rise), 3)).copy()
+        above = rise >= self._skyline(azimuth_rad)
+        colour[above] = self._sky(azimuth_rad[above], rise[above])
+        return np.clip(colour, 0, 1)
+
+    @cached_property
+    def _tones(self) -> tuple[_Floats, _Floats, _Floats]:
+        """Colours (3,) of haze, far ground and zenith."""
+        rng = self._rng(5)
+        haze = rng.uniform(0.72, 0.95) + rng.normal(0, 0.02, 3)
+        blue = np.array([0.25, 0.45, 0.8]) * rng.uniform(0.7, 1.2) + rng.normal(0, 0.03, 3)
+        zenith = (1 - self.overcast) * blue + self.overcast * haze * rng.uniform(0.6, 0.9)
+        country = np.array([0.42, 0.46, 0.4]) + rng.normal(0, 0.05, 3)
+        ground = haze + (country - haze) * rng.uniform(0.2, 0.6)
+        return haze.astype(np.float32), ground.astype(np.float32), zenith.astype(np.float32)
+
+    def _sky(self, azimuth_rad: _Floats, rise: _Floats) -> _Floats:
+        rng = self._rng(6)
+        haze, _, zenith = self._tones
         height = rise / np.sqrt(1 + rise * rise)
-        grey = rng.uniform(0.72, 0.95)
-        haze = np.float32([grey, grey, grey]) + rng.normal(0, 0.02, 3).astype(np.float32)
-        blue = np.float32([0.25, 0.45, 0.8]) * np.float32(rng.uniform(0.7, 1.2)) + rng.normal(0, 0.03, 3)
-        zenith = (1 - self.overcast) * blue + self.overcast * haze * np.float32(rng.uniform(0.6, 0.9))
-        up = np.clip(height, 0, 1)[..., None] ** np.float32(rng.uniform(0.35, 0.8))
-        sky = haze + (zenith - haze) * up
-        cloud = np.clip(self._clouds(rng, azimuth_rad, rise), 0, 1)[..., None]
-        sky = sky + (np.float32(rng.uniform(0.75, 1.0)) - sky) * cloud * np.float32(rng.uniform(0.2, 0.9))
+        sky = haze + (zenith - haze) * np.clip(height, 0, 1)[:, None] ** np.float32(rng.uniform(0.35, 0.8))
+        white, thick = np.float32(rng.uniform(0.75, 1.0)), np.float32(rng.uniform(0.2, 0.9))
+        sky += (white - sky) * (thick * np.clip(self._clouds(rng, azimuth_rad, rise), 0, 1))[:, None]
         x, y, z = self.sun
         flat = np.sqrt(1 - height * height)
-        towards = x * np.sin(azimuth_rad) * flat - y * np.cos(azimuth_rad) * flat + z * height
-        sky = sky + (np.float32(0.5 * (1 - self.overcast)) * np.clip(towards, 0, 1)[..., None] ** 24)
-        country = np.float32([0.42, 0.46, 0.4]) + rng.normal(0, 0.05, 3).astype(np.float32)
-        ground = haze + (country - haze) * np.float32(rng.uniform(0.2, 0.6))
-        skyline = self._skyline(rng, azimuth_rad)
-        far = np.where((rise < skyline)[..., None], ground, sky)
-        return np.clip(far, 0, 1).astype(np.float32)
+        towards = np.clip((x * np.sin(azimuth_rad) - y * np.cos(azimuth_rad)) * flat + z * height, 0, 1)
+        return np.asarray(sky + (np.float32(0.5 * (1 - self.overcast)) * towards**24)[:, None], np.float32)
 
-    @staticmethod
-    def _skyline(rng: np.random.Generator, azimuth_rad: _Floats) -> _Floats:
+    def _skyline(self, azimuth_rad: _Floats) -> _Floats:
         """Tangent of the elevation of what stands beyond the map: up to a few degrees."""
+        rng = self._rng(7)
         n = int(rng.choice([24, 60, 180]))
         knots = np.clip(rng.normal(0.02, 0.02, n), 0, 0.1).astype(np.float32)
         at = (azimuth_rad / (2 * np.pi) % 1.0) * n
@@ -83,6 +100,9 @@ class Light:
         if n == 180:  # roofs rather than hills
             part = np.zeros_like(part)
         return np.asarray(knots[low] * (1 - part) + knots[(low + 1) % n] * part, np.float32)
+
+    def _rng(self, salt: int) -> np.random.Generator:
+        return np.random.default_rng([self.sky_seed, salt])
 
     @staticmethod
     def _clouds(rng: np.random.Generator, azimuth_rad: _Floats, rise: _Floats) -> _Floats:

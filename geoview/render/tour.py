@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import tiles
 from geoview.config import RenderPhotosConfig
-from geoview.errors import ConfigError, RenderError
+from geoview.errors import ConfigError, RegionError, RenderError
 from geoview.render.claim import claim
 from geoview.render.photos import Shot, Stand, View, draw_shots, shots_at, write_shots, write_table
 from geoview.render.places import Place, place_from_files
@@ -59,7 +59,7 @@ def photograph(config: RenderPhotosConfig) -> tuple[int, list[str]]:
                 found = _of_positions(shots_at(stand, latlon_deg, folder, view, seed=seed, day=place.day), wrong)
             else:
                 found = draw_shots(stand, folder, config.n or _DEFAULT_N, view, seed=seed, day=place.day)
-        except (RenderError, tiles.TilesError) as fault:
+        except (RegionError, RenderError, tiles.TilesError) as fault:
             named = str(fault) if str(fault).startswith(ortho) else f"{ortho}: {fault}"
             if len(config.ortho) == 1:
                 raise type(fault)(named) from fault

@@ -188,8 +188,12 @@ def test_under_a_crown_one_sees_the_ground_the_trunk_and_leaves_above():
     assert not (hits.wall | hits.canopy | hits.trunk)[down].any()
     assert hits.distance_m[down] == pytest.approx(1.7 / np.tan(np.radians(-elevation[down])), rel=1e-3)
     assert hits.canopy[elevation > 35].all()
-    assert hits.trunk.any() and (np.abs(azimuth[hits.trunk]) < 15).all()
-    assert (np.abs(hits.distance_m[hits.trunk] - 3) < 1).all()
+    (row, column), *_ = np.argwhere(scene.trunks)
+    east_m, north_m = (column + 0.5) * GSD_M - MIDDLE_M, MIDDLE_M - (row + 0.5) * GSD_M
+    from_trunk = np.abs(azimuth - np.degrees(np.arctan2(east_m, north_m)))
+    assert hits.trunk[(from_trunk < 3) & (np.abs(elevation) < 20)].all()
+    assert (from_trunk[hits.trunk] < 12).all()
+    assert (np.abs(hits.distance_m[hits.trunk] - np.hypot(east_m, north_m)) < 0.8).all()
     # Away from the trunk, at eye height, one looks out below the leaves.
     out = (np.abs(azimuth) > 30) & (elevation > -1) & (elevation < 0)
     assert np.isinf(hits.distance_m[out]).all()
