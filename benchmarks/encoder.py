@@ -1,12 +1,15 @@
 """Trains the encoder that geoview ships, `geoview/encoders/demo`.
 
-Lessons are rendered regions of the four training styles, and street photos ray-cast from NAIP imagery of one city: ground
-views of 2018, chips of 2020. The other city, the fifth style and all seeds below 1,000,000 stay unseen.
+Lessons are rendered regions of the four training styles, and street photos ray-cast from NAIP imagery of one city:
+ground views of 2018, chips of 2020. The other city, the fifth style and all seeds below 1,000,000 stay unseen.
 
-    python benchmarks/encoder.py --naip ../shared/data/naip --work runs/encoder --threads 3
+It starts from the weights that `benchmarks/naip.py` trains on the same city from above, 2016 against 2018.
 
-About 80 minutes on four cores; a run that was cut off goes on. What the encoder can do is for `benchmarks/rendered.py` to
-tell.
+    python benchmarks/naip.py --data ../shared/data/naip --work runs/naip --seeds 0
+    python benchmarks/encoder.py --naip ../shared/data/naip --start runs/naip/train_riverside_0_1200/encoder --threads 3
+
+About 80 minutes on four cores; a run that was cut off goes on. What the encoder can do is for
+`benchmarks/rendered.py` to tell.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ PHOTOS_A_PLACE = 6
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--naip", type=Path, required=True)
+    parser.add_argument("--start", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("runs/encoder"))
     parser.add_argument("--threads", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "geoview/encoders/demo")
@@ -41,6 +45,7 @@ def main() -> None:
         Lessons(),
         places=places,
         imagery=[arguments.naip / CITY / "2020"],
+        start=arguments.start,
         num_workers=arguments.threads,
     )
     shutil.copytree(encoder, arguments.out, dirs_exist_ok=True)

@@ -7,11 +7,12 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -23,7 +24,16 @@ from geoview.render.region import write_region
 from geoview.render.world import TRAINING_STYLES, make_world
 from geoview.training.fit import fit
 
-__all__ = ["FIRST_LESSON_SEED", "Lessons", "render_lessons", "train_encoder", "write_pairs"]
+__all__ = [
+    "FIRST_LESSON_SEED",
+    "Lessons",
+    "aerial_recipe",
+    "render_lessons",
+    "street_recipe",
+    "train_encoder",
+    "write_pairs",
+    "write_places",
+]
 
 #: Worlds of this seed and above are for training; below are those that encoders are tested on.
 FIRST_LESSON_SEED = 1_000_000
@@ -80,7 +90,6 @@ def _render(folder: Path, style: str, seed: int, lessons: Lessons) -> None:
         n_panoramas=lessons.panoramas,
         n_perspective=lessons.perspective,
         seed=seed,
-        epochs=(1,),
         num_workers=1,
     )
 
@@ -101,36 +110,101 @@ def write_pairs(path: Path, folders: Sequence[Path]) -> None:
                 table.writerow({"query_path": query, **{name: row[name] for name in PAIR_FIELDS[1:]}})
 
 
-def _photos(folder: Path) -> Iterator[dict[str, str]]:
-    with (folder / "photos.csv").open(newline="", encoding="utf-8") as file:
-        yield from csv.DictReader(file)
+def write_places(path: Path, folders: Sequence[Path]) -> None:
+    """Writes the pair table of where photos were taken: both sides are then cut from imagery.
+
+    Args:
+        path: The CSV file.
+        folders: The regions.
+    """
+    with write_text(path) as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("lat", "lon"))
+        table.writerows((row["lat"], row["lon"]) for folder in folders for row in _photos(folder))
 
 
 def train_encoder(
-    out: Path, lessons: Lessons, *, places: Sequence[Path] = (), imagery: Sequence[Path] = (), num_workers: int = 2
+    out: Path,
+    lessons: Lessons,
+    *,
+    places: Sequence[Path] = (),
+    imagery: Sequence[Path] = (),
+    start: Path | None = None,
+    num_workers: int = 2,
 ) -> Path:
-    """Renders lessons and trains on them as `lessons.yaml` says; goes on with what was cut off.
+    """Renders lessons and trains on them: first on imagery of two dates, then on street photos. Goes on after a kill.
 
     Args:
         out: Folder to work in.
         lessons: How much is rendered.
         places: Further folders with a `photos.csv`, of real places.
         imagery: Where the chips of those are cut from.
+        start: Encoder folder that knows imagery already; without, the first part makes one.
         num_workers: Processes that render.
 
     Returns:
         The encoder folder, weights in half precision.
     """
     folders = render_lessons(out / "lessons", lessons, num_workers=num_workers)
+    if start is None:
+        write_places(out / "places.csv", folders)
+        fit(aerial_recipe(out, folders))
+        start = out / "aerial" / "encoder"
     write_pairs(out / "pairs.csv", [*folders, *places])
-    recipe = yaml.safe_load(files("geoview").joinpath("lessons.yaml").read_text(encoding="utf-8"))
-    recipe["data"] |= {
-        "pairs": str(out / "pairs.csv"),
-        "reference_imagery": [*(str(_reference(folder)) for folder in folders), *map(str, imagery)],
+    encoder = fit(street_recipe(out, [*(_orthos(folder)[-1] for folder in folders), *imagery], start))
+    # What it has learnt from, instead of where that lay on this machine.
+    encoder.notes["training"] = {
+        **{key: encoder.notes["training"][key] for key in ("pairs", "steps")},
+        "recipe": "lessons_street.yaml",
+        "styles": list(TRAINING_STYLES),
+        "seeds_from": FIRST_LESSON_SEED,
+        **asdict(lessons),
+        "places": [str(folder.parent.name) for folder in imagery],
     }
-    encoder = fit(from_mapping(TrainConfig, {**recipe, "out": str(out / "run")}))
     return encoder.save(out / "encoder", overwrite=True, dtype=torch.float16)
 
 
-def _reference(folder: Path) -> Path:
-    return folder / str(json.loads((folder / "region.json").read_text(encoding="utf-8"))["reference"])
+def aerial_recipe(out: Path, folders: Sequence[Path]) -> TrainConfig:
+    """Returns the training that `lessons_aerial.yaml` describes: pairs in `places.csv`, the run in `aerial/`.
+
+    Args:
+        out: Folder to work in.
+        folders: Regions with orthophotos of two dates.
+    """
+    first, last = zip(*(_orthos(folder) for folder in folders), strict=True)
+    data = {
+        "pairs": str(out / "places.csv"),
+        "query_imagery": list(map(str, first)),
+        "reference_imagery": list(map(str, last)),
+    }
+    return _recipe("lessons_aerial.yaml", data, {}, out / "aerial")
+
+
+def street_recipe(out: Path, imagery: Sequence[Path], start: Path) -> TrainConfig:
+    """Returns the training that `lessons_street.yaml` describes: pairs in `pairs.csv`, the run in `run/`.
+
+    Args:
+        out: Folder to work in.
+        imagery: Where chips are cut from.
+        start: Encoder folder whose weights the run starts from.
+    """
+    data = {"pairs": str(out / "pairs.csv"), "reference_imagery": list(map(str, imagery))}
+    return _recipe("lessons_street.yaml", data, {"pretrained": str(start / "model.safetensors")}, out / "run")
+
+
+def _recipe(name: str, data: dict[str, Any], encoder: dict[str, Any], out: Path) -> TrainConfig:
+    values = yaml.safe_load(files("geoview").joinpath(name).read_text(encoding="utf-8"))
+    values["data"] |= data
+    values["encoder"] |= encoder
+    return from_mapping(TrainConfig, {**values, "out": str(out)})
+
+
+def _photos(folder: Path) -> Iterator[dict[str, str]]:
+    with (folder / "photos.csv").open(newline="", encoding="utf-8") as file:
+        yield from csv.DictReader(file)
+
+
+def _orthos(folder: Path) -> list[Path]:
+    """The orthophotos of a region, oldest first; chips are cut from the last."""
+    epochs = json.loads((folder / "region.json").read_text(encoding="utf-8"))["epochs"]
+    return [folder / epoch["ortho"] for epoch in sorted(epochs, key=lambda e: int(e["epoch"]))]
