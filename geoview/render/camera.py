@@ -33,7 +33,8 @@ _WALL_MIN_M = 0.8
 # The crown of a tree begins at this share of its height; hedges reach the ground.
 _CROWN_BASE = 0.3
 _HEDGE_M = 3.0
-_SHADOW_REACH_M = np.float32([0.4, 0.8, 1.3, 2, 3, 4, 5.5, 7, 9, 11.5, 14.5, 18, 23, 30, 38, 48])
+_SHADOW_REACH_M = (0.4, 0.8, 1.3, 2.0, 3.0, 4.0, 5.5, 7.0, 9.0, 11.5, 14.5, 18.0, 23.0, 30.0, 38.0, 48.0)
+_BARK = np.array([0.3, 0.24, 0.19], np.float32)
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ def render(scene: Scene, camera: Camera, light: Light) -> NDArray[np.uint8]:
     distance = hits.distance_m[seen]
     clear = np.exp(-distance / light.haze_m) * (1 - _smoothstep((distance / camera.range_m - 0.7) / 0.3))
     colour[seen] = light.far_ground + (_shade(scene, hits, seen, light) - light.far_ground) * clear[:, None]
-    return np.clip(colour * 255, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(colour * 255, 0, 255), np.uint8)
 
 
 def cast(scene: Scene, camera: Camera) -> Hits:
@@ -257,10 +258,10 @@ class _Bins:
         return cls(low, (high - low) / max(1, n - 1), n)
 
     def rises(self) -> _Floats:
-        return np.tan(self.lowest_rad + self.step_rad * np.arange(self.n)).astype(np.float32)
+        return np.asarray(np.tan(self.lowest_rad + self.step_rad * np.arange(self.n)), np.float32)
 
     def rows_of(self, elevation: _Floats) -> _Ints:
-        return np.rint((elevation - self.lowest_rad) / max(self.step_rad, 1e-9)).astype(np.int32)
+        return np.asarray(np.rint((elevation - self.lowest_rad) / max(self.step_rad, 1e-9)), np.int32)
 
 
 @dataclass(frozen=True)
@@ -303,7 +304,7 @@ class _Profiles:
         return cls(first, step, float(stand) + camera.eye_m, stand, distance, top, ground, crown, canopy, trunk)
 
     def columns_of(self, azimuth: _Floats) -> _Ints:
-        return np.rint((azimuth - self.first_rad) / max(self.step_rad, 1e-9)).astype(np.int32)
+        return np.asarray(np.rint((azimuth - self.first_rad) / max(self.step_rad, 1e-9)), np.int32)
 
     def first_hits(self, rises: _Floats) -> NDArray[np.int16]:
         """Returns for each elevation and azimuth, (E, A), the first sample that stops the ray; K where none does."""
@@ -312,7 +313,7 @@ class _Profiles:
         # A ray passes between the crown and the ground, unless the trunk is in its way.
         low = np.where(self.trunk, -np.inf, (self.crown_m - self.eye_m) / distance)
         ground = (self.ground_m - self.eye_m) / distance
-        passes = np.isfinite(low).any(axis=1)
+        passes = np.asarray(np.isfinite(low).any(axis=1))
         first = np.full((len(rises), high.shape[1]), len(distance), np.int16)
         rising = rises[:, None]
         for k in range(len(distance) - 1, -1, -1):
@@ -346,7 +347,7 @@ def _shade(scene: Scene, hits: Hits, seen: NDArray[np.bool_], light: Light) -> _
         0.5
     )
     colour = colour * (1 + np.where(canopy, 0.7, 0.16).astype(np.float32) * grain)[:, None]
-    colour[trunk] = np.float32([0.3, 0.24, 0.19])
+    colour[trunk] = _BARK
     lit[trunk] = 0.6
     colour[canopy] *= _leaves(scene, at[canopy], z[canopy])[:, None]
     if wall.any():
@@ -355,7 +356,7 @@ def _shade(scene: Scene, hits: Hits, seen: NDArray[np.bool_], light: Light) -> _
         open_ = ~canopy
         lit[open_] *= 1 - _shadow(scene, xy[open_], z[open_] + np.float32(0.1), light)
     strength = 1 - light.direct + light.direct * lit / max(0.3, light.sun[2])
-    return colour * strength[:, None]
+    return np.asarray(colour * strength[:, None], np.float32)
 
 
 def _leaves(scene: Scene, at: _Ints, z: _Floats) -> _Floats:
@@ -403,7 +404,7 @@ def _shadow(scene: Scene, xy: _Floats, z: _Floats, light: Light) -> _Floats:
     gsd, (rows, columns) = scene.grid.gsd_m, scene.grid.shape
     dark = np.zeros(len(z), np.bool_)
     surface = scene.surface_m.ravel()
-    for reach in _SHADOW_REACH_M:
+    for reach in map(np.float32, _SHADOW_REACH_M):
         column = np.clip((xy[:, 0] + reach * (x / flat)) / gsd, 0, columns - 1).astype(np.int32)
         row = np.clip((xy[:, 1] + reach * (y / flat)) / gsd, 0, rows - 1).astype(np.int32)
         dark |= surface[row * columns + column] > z + reach * np.float32(up / flat) + np.float32(0.2)

@@ -219,8 +219,7 @@ def _validate(encoder: CrossViewEncoder, table: PairTable, config: TrainConfig) 
         return {}
     pictures = _pictures(table, config, augmented=False)
     inference = InferenceConfig(device=config.device, precision=config.precision)
-    sides = [
-        np.stack(list(embed(encoder, (pictures[0, i][side] for i in range(len(table))), inference))) for side in (0, 1)
-    ]
-    rank = ranks(sides[0], sides[1], np.arange(len(table)))
+    queries = embed(encoder, (pictures[0, i][0] for i in range(len(table))), inference)
+    references = embed(encoder, (pictures[0, i][1] for i in range(len(table))), inference)
+    rank = ranks(np.stack(list(queries)), np.stack(list(references)), np.arange(len(table)))
     return {"validation_pairs": len(table), **{f"validation_recall_at_{k}": recall_at(rank, k) for k in (1, 5, 10)}}
