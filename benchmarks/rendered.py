@@ -1,7 +1,7 @@
 """How many street photos of rendered worlds are found, and what is found without looking at the streets.
 
     python benchmarks/rendered.py                    regions of all styles; the unseen style apart
-    python benchmarks/rendered.py --levels           levels 16 to 18: on the same ground, and with as many bytes
+    python benchmarks/rendered.py --levels           levels 16 to 19: on the same ground, and with as many bytes
     python benchmarks/rendered.py --naip             photos ray-cast from NAIP of 2018, chips from NAIP of 2020
 
 Photos are located as `geoview demo` does it: neither position nor heading is told, places are 100 m apart. Photos and
@@ -70,6 +70,7 @@ CITIES = {"riverside": "trained on", "santa_monica": "tested only"}
 FOV_BINS_DEG = ((60, 75), (75, 90), (90, 110))
 SKY_DEG = (5.0, 30.0)
 HISTOGRAM_BINS = 6
+LEVELS = (16, 17, 18, 19)
 LOTS = 5
 CHECKED = 100
 
@@ -88,7 +89,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=300, help="of each kind and region")
     parser.add_argument("--side_m", type=float, default=DemoSize().side_m, help="of a region")
     parser.add_argument(
-        "--inner_m", type=float, default=700.0, help="of the ground that --levels compares at equal bytes"
+        "--inner_m", type=float, default=350.0, help="of the ground that --levels compares at equal bytes"
     )
     parser.add_argument("--per_place", type=int, default=3, help="photos of each kind and NAIP square")
     parser.add_argument("--places", type=int, help="NAIP squares of a city, instead of all")
@@ -150,11 +151,11 @@ def worlds(encoder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def levels(encoder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Levels 16 to 18: the same photos on the same ground, and on as much ground as the same bytes can hold.
+    """Levels 16 to 19: the same photos on the same ground, and on as much ground as the same bytes can hold.
 
     Bytes are the number of codes times the length of one, and codes of all levels are equally long. So at equal bytes a
-    coarser level holds four times the ground a step: the squares of side 1, 2 and 4 around the same middle, for levels
-    18, 17 and 16, with the photos of the innermost.
+    coarser level holds four times the ground a step: the squares of side 1, 2, 4 and 8 around the same middle, for
+    levels 19 to 16, with the photos of the innermost.
     """
     rows: list[dict[str, Any]] = []
     for style in arguments.styles:
@@ -162,7 +163,7 @@ def levels(encoder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             same = rendered(style, seed, arguments)
             folder = region_folder(style, seed, arguments)
             nested = nested_regions(style, seed, arguments)
-            for level in (16, 17, 18):
+            for level in LEVELS:
                 for name, region, within in (
                     ("same ground", same, folder),
                     ("same bytes", nested[level], folder / "nested"),
@@ -453,10 +454,10 @@ def rendered(style: str, seed: int, arguments: argparse.Namespace) -> DemoRegion
 
 
 def nested_regions(style: str, seed: int, arguments: argparse.Namespace) -> dict[int, DemoRegion]:
-    """Renders one world with photos of its middle, and covers it by squares of side 1, 2 and 4 for levels 18 to 16."""
+    """Renders one world with photos of its middle, and covers it by squares of side 1, 2, 4 and 8 for levels 19 to 16."""
     folder = region_folder(style, seed, arguments) / "nested"
     margin_m = 100.0
-    side_m = 4 * arguments.inner_m + 2 * margin_m
+    side_m = 2.0 ** (LEVELS[-1] - LEVELS[0]) * arguments.inner_m + 2 * margin_m
     world = make_world(style, seed, size_m=(side_m, side_m))
     plan = write_region(
         world, folder / "region", n_panoramas=0, n_perspective=0, seed=seed, epochs=(REFERENCE_EPOCH,),
@@ -480,8 +481,8 @@ def nested_regions(style: str, seed: int, arguments: argparse.Namespace) -> dict
         write_table(table, shots)
     photos = find_queries([table])
     regions = {}
-    for level in (16, 17, 18):
-        low_m, high_m = middle(side_m, arguments.inner_m * 2 ** (18 - level))
+    for level in LEVELS:
+        low_m, high_m = middle(side_m, arguments.inner_m * 2 ** (LEVELS[-1] - level))
         outline = folder / f"outline_{level}.geojson"
         square = [(low_m, low_m), (high_m, low_m), (high_m, high_m), (low_m, high_m)]
         write_features(outline, world.grid, [(Polygon(square), {"name": f"as many cells of level {level}"})])

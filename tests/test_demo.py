@@ -207,8 +207,8 @@ def test_another_seed_needs_another_folder_or_overwrite(config, tmp_path):
 
 
 def test_too_few_cells_are_told_before_anything_is_rendered(config, tmp_path):
-    with pytest.raises(RenderError, match=r"cells of level 18 .* at least 5000"):
-        demo(config, replace(SMALL, least_cells=5000))
+    with pytest.raises(RenderError, match=rf"cells of level {story.LEVEL} .* at least 50000"):
+        demo(config, replace(SMALL, least_cells=50000))
     assert not (tmp_path / "demo" / "region").exists()
 
 
