@@ -55,13 +55,13 @@ class Light:
         """Returns the colours of sky, skyline and far ground.
 
         Args:
-            azimuth_rad: (n,) azimuth of the rays.
-            rise: (n,) tangent of their elevation.
+            azimuth_rad: (...) azimuth of the rays.
+            rise: (...) tangent of their elevation.
 
         Returns:
-            (n, 3) in [0, 1].
+            (..., 3) in [0, 1].
         """
-        colour = np.broadcast_to(self.far_ground, (len(rise), 3)).copy()
+        colour = np.broadcast_to(self.far_ground, (*rise.shape, 3)).copy()
         above = rise >= self._skyline(azimuth_rad)
         colour[above] = self._sky(azimuth_rad[above], rise[above])
         return np.clip(colour, 0, 1)
