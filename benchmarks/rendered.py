@@ -454,7 +454,7 @@ def rendered(style: str, seed: int, arguments: argparse.Namespace) -> DemoRegion
 
 
 def nested_regions(style: str, seed: int, arguments: argparse.Namespace) -> dict[int, DemoRegion]:
-    """Renders one world with photos of its middle, and covers it by squares of side 1, 2, 4 and 8 for levels 19 to 16."""
+    """Renders one world with photos of its middle; covers it by squares of side 1, 2, 4, 8 for levels 19 to 16."""
     folder = region_folder(style, seed, arguments) / "nested"
     margin_m = 100.0
     side_m = 2.0 ** (LEVELS[-1] - LEVELS[0]) * arguments.inner_m + 2 * margin_m
