@@ -31,8 +31,9 @@ os.environ.update({name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREA
 import numpy as np
 from numpy.typing import NDArray
 
-from geoview.render.camera import Camera, Panorama, cast, render
+from geoview.render.camera import Camera, Panorama, cast
 from geoview.render.scene import Cover, Scene
+from geoview.render.shading import render
 from geoview.render.sky import Light
 from geoview.render.world import TRAINING_STYLES, make_world
 

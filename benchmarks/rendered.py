@@ -57,9 +57,9 @@ from geoview.locate.localizer import Localization, Localizer
 from geoview.locate.posterior import cells_a_place, distinct_places
 from geoview.metrics import wilson_interval
 from geoview.models.encoder import CrossViewEncoder, find_encoder
-from geoview.render.photos import Stand, draw_shots, write_shots, write_table
-from geoview.render.photos import View as PhotoKind
+from geoview.render.photos import write_shots, write_table
 from geoview.render.region import PHOTO_EPOCH, REFERENCE_EPOCH, write_features, write_region
+from geoview.render.shots import PhotoKind, Stand, draw_shots
 from geoview.render.tour import photograph
 from geoview.render.world import TRAINING_STYLES, UNSEEN_STYLE, make_world
 from geoview.topk import top_k

@@ -13,8 +13,8 @@ from geoview.geo.sphere import distance_m
 
 __all__ = ["Place", "cells_a_place", "distinct_places"]
 
-# Of the cell at level 0, in metres, scaled to the smallest cells of a level: they have half of the mean area.
-_SMALLEST_EDGE = math.sqrt(4 * math.pi * 6_371_010.0**2 / 6 / 2)
+# Edge of a cell at level 0, scaled to the smallest cells of a level: they have half of the mean area.
+_SMALLEST_EDGE_M = math.sqrt(4 * math.pi * 6_371_010.0**2 / 6 / 2)
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def cells_a_place(level: int, apart_m: float = 0.0) -> int:
 
     A cell and the eight around it, or what lies within `apart_m` of its centre.
     """
-    return max(9, math.ceil(math.pi * (apart_m / (_SMALLEST_EDGE * 2.0**-level) + 1) ** 2))
+    return max(9, math.ceil(math.pi * (apart_m / (_SMALLEST_EDGE_M * 2.0**-level) + 1) ** 2))
 
 
 def distinct_places(

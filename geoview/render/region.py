@@ -19,9 +19,10 @@ from shapely.geometry.base import BaseGeometry
 from geoview.errors import RenderError
 from geoview.files import full_disk_told, write_binary, write_text
 from geoview.render.claim import claim
-from geoview.render.photos import Shot, Stand, View, draw_shots, write_shots, write_table
+from geoview.render.photos import write_shots, write_table
 from geoview.render.scene import Grid
 from geoview.render.sensor import Sensor, aerial_picture
+from geoview.render.shots import PhotoKind, Shot, Stand, draw_shots
 
 if TYPE_CHECKING:
     from geoview.render.world import State, World
@@ -200,8 +201,8 @@ def _shots(
     stand = Stand(state.scene(), range_m, state.roads)
     shots: list[Shot] = []
     for salt, n, view in (
-        (0, n_panoramas, View("panorama", 512, range_m=range_m, least_range_m=range_m)),
-        (1, n_perspective, View("perspective", 320, fov_deg, range_m=range_m, least_range_m=range_m)),
+        (0, n_panoramas, PhotoKind("panorama", 512, range_m=range_m, least_range_m=range_m)),
+        (1, n_perspective, PhotoKind("perspective", 320, fov_deg, range_m=range_m, least_range_m=range_m)),
     ):
         if n:
             shots += draw_shots(stand, folder, n, view, seed=2 * seed + salt, day=state.date)

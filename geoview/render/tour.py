@@ -14,8 +14,9 @@ import tiles
 from geoview.config import RenderPhotosConfig
 from geoview.errors import ConfigError, RegionError, RenderError
 from geoview.render.claim import claim
-from geoview.render.photos import Shot, Stand, View, draw_shots, shots_at, write_shots, write_table
+from geoview.render.photos import write_shots, write_table
 from geoview.render.places import Place, place_from_files
+from geoview.render.shots import PhotoKind, Shot, Stand, draw_shots, shots_at
 
 __all__ = ["photograph"]
 
@@ -75,9 +76,9 @@ def photograph(config: RenderPhotosConfig) -> tuple[int, list[str]]:
     return len(shots), failures + [f"{labels[number]}: {fault}" for number, fault in wrong.items()]
 
 
-def _view(config: RenderPhotosConfig) -> View:
+def _view(config: RenderPhotosConfig) -> PhotoKind:
     fov_deg = config.fov_deg or _DEFAULT_FOV_DEG
-    return View(
+    return PhotoKind(
         kind=config.kind,
         size_px=config.size_px or _DEFAULT_SIZE_PX[config.kind],
         fov_deg=(fov_deg[0], fov_deg[-1]),
@@ -108,7 +109,7 @@ def _of_positions(results: list[Shot | RenderError], wrong: dict[int, str]) -> l
     return found
 
 
-def _plan(config: RenderPhotosConfig, view: View) -> dict[str, object]:
+def _plan(config: RenderPhotosConfig, view: PhotoKind) -> dict[str, object]:
     """Returns what the photos depend on; of files, size and time."""
     files = [*config.ortho, *config.heights, *([config.trees] if config.trees else [])]
     stats = [(file, Path(file).stat()) for file in files if Path(file).exists()]

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from pyproj import Geod
 
 from geoview.errors import ConfigError, RenderError
-from geoview.render.camera import Camera, Panorama, Perspective, cast, render
+from geoview.render.camera import Camera, Panorama, Perspective, cast
 from geoview.render.scene import Cover, Grid, Scene
+from geoview.render.shading import render
 from geoview.render.sky import Light
 
 GSD_M, SIDE_PX, RANGE_M = 0.5, 240, 50.0

@@ -17,12 +17,13 @@ from geoview.errors import RenderError
 from geoview.geo.sphere import distance_m
 from geoview.render import photos
 from geoview.render.camera import Perspective
-from geoview.render.photos import Stand, View, draw_shots, finish, shots_at, write_photos, write_shots
+from geoview.render.photos import finish, write_shots
 from geoview.render.scene import Cover, Grid, Scene
+from geoview.render.shots import PhotoKind, Stand, draw_shots, shots_at
 
 DAY = datetime.date(2021, 6, 15)
-SMALL = View("panorama", 64, range_m=40.0, least_range_m=40.0)
-LENS = View("perspective", 64, (60.0, 100.0), range_m=40.0, least_range_m=40.0)
+SMALL = PhotoKind("panorama", 64, range_m=40.0, least_range_m=40.0)
+LENS = PhotoKind("perspective", 64, (60.0, 100.0), range_m=40.0, least_range_m=40.0)
 
 
 def town(size_m=200, gsd_m=1.0, south=False):
@@ -44,13 +45,21 @@ def town(size_m=200, gsd_m=1.0, south=False):
     return Scene(grid, texture, surface, np.zeros_like(surface), cover, cover == Cover.GROUND), roads
 
 
+def write_photos(scene, out, n, kind, roads=None, num_workers=1):
+    """Draws photos of a scene and takes them, as regions and tours do."""
+    shots = draw_shots(Stand(scene, kind.least_range_m, roads), out / "photos", n, kind, seed=1, day=DAY)
+    write_shots(scene, shots, num_workers=num_workers)
+    photos.write_table(out / "photos.csv", shots)
+    return shots
+
+
 @pytest.fixture(scope="module")
 def taken(tmp_path_factory):
     """Six panoramas and eight photos through a lens, south of the equator and west of Greenwich."""
     out = tmp_path_factory.mktemp("photos")
     scene, roads = town(south=True)
-    panoramas = write_photos(scene, out / "p", 6, SMALL, seed=1, day=DAY, roads=roads, num_workers=2)
-    lens = write_photos(scene, out / "l", 8, LENS, seed=1, day=DAY, roads=roads, num_workers=1)
+    panoramas = write_photos(scene, out / "p", 6, SMALL, roads, num_workers=2)
+    lens = write_photos(scene, out / "l", 8, LENS, roads)
     return SimpleNamespace(out=out, scene=scene, roads=roads, panoramas=panoramas, lens=lens)
 
 
@@ -103,13 +112,13 @@ def test_the_table_is_a_photo_table(taken):
 
 
 def test_processes_and_their_number_change_nothing(taken, tmp_path):
-    again = write_photos(taken.scene, tmp_path, 8, LENS, seed=1, day=DAY, roads=taken.roads, num_workers=3)
+    again = write_photos(taken.scene, tmp_path, 8, LENS, taken.roads, num_workers=3)
     assert [shot.path.read_bytes() for shot in again] == [shot.path.read_bytes() for shot in taken.lens]
     assert (tmp_path / "photos.csv").read_text() == (taken.out / "l" / "photos.csv").read_text()
 
 
 def test_what_is_there_is_kept_and_what_is_missing_made_alike(taken, tmp_path):
-    shots = write_photos(taken.scene, tmp_path, 3, LENS, seed=1, day=DAY, roads=taken.roads, num_workers=1)
+    shots = write_photos(taken.scene, tmp_path, 3, LENS, taken.roads)
     before = [shot.path.read_bytes() for shot in shots]
     shots[1].path.unlink()
     shots[2].path.write_bytes(b"kept")
@@ -126,7 +135,7 @@ def test_a_photo_that_fails_leaves_no_part_of_itself(taken, tmp_path, monkeypatc
 
     monkeypatch.setattr(photos, "render", broken)
     with pytest.raises(RenderError, match="no light"):
-        write_photos(taken.scene, tmp_path, 2, LENS, seed=1, day=DAY, num_workers=1)
+        write_photos(taken.scene, tmp_path, 2, LENS)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
@@ -162,7 +171,7 @@ def test_photographers_stand_where_they_can():
 @settings(max_examples=60, deadline=None)
 def test_cameras_and_light_are_plausible(tmp_path_factory, seed):
     scene, roads = town()
-    view = View("perspective", 320, (70.0, 70.0), range_m=60.0, least_range_m=30.0)
+    view = PhotoKind("perspective", 320, (70.0, 70.0), range_m=60.0, least_range_m=30.0)
     [shot] = draw_shots(Stand(scene, 30.0, roads), tmp_path_factory.getbasetemp(), 1, view, seed=seed, day=DAY)
     camera = shot.camera
     assert isinstance(camera.projection, Perspective) and shot.fov_deg == 70
@@ -196,7 +205,7 @@ def test_voids_are_out_of_sight(tmp_path):
     valid = np.ones(scene.grid.shape, bool)
     valid[100:110, 140:150] = False
     stand = Stand(scene, 40.0, valid=valid)
-    view = View("panorama", 64, range_m=120.0, least_range_m=40.0)
+    view = PhotoKind("panorama", 64, range_m=120.0, least_range_m=40.0)
     shots = draw_shots(stand, tmp_path, 200, view, seed=0, day=DAY)
     rows, columns = np.nonzero(~valid)
     for shot in shots:
