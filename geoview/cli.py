@@ -8,7 +8,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -243,7 +243,9 @@ def _build(arguments: Namespace) -> int:
 
 
 def _info_index(arguments: Namespace) -> int:
-    print(json.dumps(_describe_index(Path(arguments.index)), indent=1))
+    from geoview.describe import describe_index
+
+    print(json.dumps(describe_index(Path(arguments.index)), indent=1))
     return _OK
 
 
@@ -365,89 +367,10 @@ def _render_photos(arguments: Namespace) -> int:
 
 
 def _info(arguments: Namespace) -> int:
-    path = Path(arguments.path)
-    if not path.exists():
-        raise ConfigError(f"{path}: no such file or folder")
-    for marker, describe in (
-        ("manifest.json", _describe_index),
-        ("geoview.json", _describe_encoder),
-        ("config.yaml", _describe_run),
-    ):
-        if (path / marker).exists():
-            print(json.dumps(describe(path), indent=1))
-            return _OK
-    describe = _describe_photo if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp") else _describe_imagery
-    print(json.dumps(describe(path), indent=1))
+    from geoview.describe import describe
+
+    print(json.dumps(describe(Path(arguments.path)), indent=1))
     return _OK
-
-
-def _describe_index(path: Path) -> dict[str, Any]:
-    from geoview.index.cell_index import CellIndex
-
-    index = CellIndex.open(path)
-    manifest = asdict(index.manifest)
-    shards, sources = manifest.pop("shards"), manifest.pop("sources")
-    size_bytes = sum(
-        f.stat().st_size for s in index.manifest.shards for f in (path / s.folder).rglob("*") if f.is_file()
-    )
-    extent = index.extent_deg()
-    return {
-        "kind": "index",
-        "codes": len(index),
-        "cells_without_code": index.manifest.n_skipped,
-        "shards": len(shards),
-        "size_bytes": size_bytes,
-        "extent_deg": None if extent is None else dict(zip(("south", "west", "north", "east"), extent, strict=True)),
-        **manifest,
-        "sources": len(sources),
-        **{f"{key}s": sorted({str(s[key]) for s in sources if s[key]}) for key in ("date", "licence", "attribution")},
-    }
-
-
-def _describe_encoder(path: Path) -> dict[str, Any]:
-    from geoview.models.encoder import CrossViewEncoder
-
-    encoder = CrossViewEncoder.load(path)
-    return {
-        "kind": "encoder",
-        "backbone": encoder.architecture,
-        "dim": encoder.dim,
-        "parameters": sum(p.numel() for p in encoder.parameters()),
-        "fingerprint": encoder.fingerprint(),
-        "views": {"ground": asdict(encoder.ground), "aerial": asdict(encoder.aerial)},
-        **encoder.notes,
-    }
-
-
-def _describe_run(path: Path) -> dict[str, Any]:
-    import csv
-
-    metrics = path / "metrics.csv"
-    rows = list(csv.DictReader(metrics.open(encoding="utf-8"))) if metrics.exists() else []
-    finished = (path / "encoder" / "geoview.json").exists()
-    return {"kind": "training run", "finished": finished, "last": rows[-1] if rows else None}
-
-
-def _describe_photo(path: Path) -> dict[str, Any]:
-    from geoview.data.photos import read_metadata
-
-    metadata = asdict(read_metadata(path))
-    captured_at = metadata.pop("captured_at")
-    return {"kind": "photo", "captured_at": captured_at and captured_at.isoformat(), **metadata}
-
-
-def _describe_imagery(path: Path) -> dict[str, Any]:
-    import tiles
-
-    source = tiles.open_source(str(path))
-    west, south, east, north = source.coverage().bounds
-    return {
-        "kind": "imagery",
-        "native_gsd_m": source.native_gsd_m,
-        "extent_deg": {"south": south, "west": west, "north": north, "east": east},
-        "parts": [asdict(part) for part in source.parts()],
-        "skipped": [{"uri": str(uri), "reason": reason} for uri, reason in source.skipped],
-    }
 
 
 _VERBS: dict[str, Callable[[Namespace], int]] = {

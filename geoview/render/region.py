@@ -83,7 +83,7 @@ def write_region(
         width_m, height_m = world.grid.size_m
         raise RenderError(
             f"a region of {width_m:.0f} x {height_m:.0f} m is too small for photos that see {range_m:.0f} m: "
-            "give a larger size_m or a smaller range_m"
+            "give more ground or a smaller range_m"
         )
     needed = sorted({*epochs, REFERENCE_EPOCH, *([PHOTO_EPOCH] if n_photos else [])})
     states = {epoch: world.state(epoch) for epoch in needed}

@@ -1,0 +1,102 @@
+"""What a path is: an encoder, an index, a training run, a photo or imagery."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import tiles
+from geoview.data.photos import read_metadata
+from geoview.errors import ConfigError
+from geoview.index.cell_index import CellIndex
+from geoview.models.encoder import CrossViewEncoder
+
+__all__ = ["describe", "describe_index"]
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Returns what a file or folder is, as JSON can hold it.
+
+    Args:
+        path: File or folder.
+
+    Raises:
+        ConfigError: There is nothing.
+        GeoviewError: It is broken.
+        TilesError: It is no imagery, nor anything else.
+    """
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file or folder")
+    for marker, of in (("manifest.json", describe_index), ("geoview.json", _encoder), ("config.yaml", _run)):
+        if (path / marker).exists():
+            return of(path)
+    return _photo(path) if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp") else _imagery(path)
+
+
+def describe_index(path: Path) -> dict[str, Any]:
+    """Returns what an index folder holds.
+
+    Args:
+        path: Index folder.
+
+    Raises:
+        IndexNotFoundError: It is no index.
+    """
+    index = CellIndex.open(path)
+    manifest = asdict(index.manifest)
+    shards, sources = manifest.pop("shards"), manifest.pop("sources")
+    size_bytes = sum(
+        f.stat().st_size for s in index.manifest.shards for f in (path / s.folder).rglob("*") if f.is_file()
+    )
+    extent = index.extent_deg()
+    return {
+        "kind": "index",
+        "codes": len(index),
+        "cells_without_code": index.manifest.n_skipped,
+        "shards": len(shards),
+        "size_bytes": size_bytes,
+        "extent_deg": None if extent is None else dict(zip(("south", "west", "north", "east"), extent, strict=True)),
+        **manifest,
+        "sources": len(sources),
+        **{f"{key}s": sorted({str(s[key]) for s in sources if s[key]}) for key in ("date", "licence", "attribution")},
+    }
+
+
+def _encoder(path: Path) -> dict[str, Any]:
+    encoder = CrossViewEncoder.load(path)
+    return {
+        "kind": "encoder",
+        "backbone": encoder.architecture,
+        "dim": encoder.dim,
+        "parameters": sum(p.numel() for p in encoder.parameters()),
+        "fingerprint": encoder.fingerprint(),
+        "views": {"ground": asdict(encoder.ground), "aerial": asdict(encoder.aerial)},
+        **encoder.notes,
+    }
+
+
+def _run(path: Path) -> dict[str, Any]:
+    metrics = path / "metrics.csv"
+    rows = list(csv.DictReader(metrics.open(encoding="utf-8"))) if metrics.exists() else []
+    finished = (path / "encoder" / "geoview.json").exists()
+    return {"kind": "training run", "finished": finished, "last": rows[-1] if rows else None}
+
+
+def _photo(path: Path) -> dict[str, Any]:
+    metadata = asdict(read_metadata(path))
+    captured_at = metadata.pop("captured_at")
+    return {"kind": "photo", "captured_at": captured_at and captured_at.isoformat(), **metadata}
+
+
+def _imagery(path: Path) -> dict[str, Any]:
+    source = tiles.open_source(str(path))
+    west, south, east, north = source.coverage().bounds
+    return {
+        "kind": "imagery",
+        "native_gsd_m": source.native_gsd_m,
+        "extent_deg": {"south": south, "west": west, "north": north, "east": east},
+        "parts": [asdict(part) for part in source.parts()],
+        "skipped": [{"uri": str(uri), "reason": reason} for uri, reason in source.skipped],
+    }
