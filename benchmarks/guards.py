@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,11 +19,10 @@ import tiles
 from geoview.config import InferenceConfig
 from geoview.data.photos import load_image
 from geoview.data.queries import PhotoQuery
-from geoview.data.views import View
 from geoview.demo import APART_M, TOP_K, locate_unaided
 from geoview.geo import cells
 from geoview.index.cell_index import CellIndex
-from geoview.locate.localizer import Localization, Localizer
+from geoview.locate.localizer import Localization
 from geoview.locate.posterior import cells_a_place, distinct_places
 from geoview.models.encoder import CrossViewEncoder
 from geoview.topk import top_k
@@ -84,26 +84,35 @@ def answer(path: str, ids: NDArray[np.uint64], score: NDArray[np.float32]) -> Lo
     return Localization(path, "ok", distinct_places(ids, score, TOP_K, apart_m=APART_M))
 
 
-class SkyLocalizer(Localizer):
-    """Shows the encoder nothing below an elevation."""
+def locate_above(
+    least_deg: float, index: CellIndex, photos: list[PhotoQuery], inference: InferenceConfig, work: Path
+) -> Answers:
+    """Locates photos that are painted over below an elevation, with the mean colour of what is left."""
+    folder = work / f"above_{least_deg:g}"
+    folder.mkdir(parents=True, exist_ok=True)
+    painted = []
+    for number, photo in enumerate(photos):
+        painted.append(replace(photo, path=str(folder / f"{number:05d}.jpg")))
+        paint_below(least_deg, photo, painted[-1].path)
+    return locate_unaided(index, painted, inference)
 
-    least_deg = 0.0
 
-    def _prepare(self, *known: Any) -> Any:
-        prepared = super()._prepare(*known)
-        spec = self.encoder.ground
-        elevation_deg = (0.5 - (np.arange(spec.height_px) + 0.5) / spec.height_px) * spec.vertical_fov_deg
-        shown = (elevation_deg >= self.least_deg)[:, None]
-        pictures = [View(p.pixels * shown[..., None], p.valid & shown) for p in prepared.pictures]
-        return replace(prepared, pictures=pictures)
-
-
-def locate_above(least_deg: float, index: CellIndex, photos: list[PhotoQuery], inference: InferenceConfig) -> Answers:
-    """Locates photos of which the encoder is shown nothing below an elevation."""
-    localizer = SkyLocalizer(index, inference)
-    localizer.least_deg = least_deg
-    unaided = [PhotoQuery(photo.path, fov_deg=photo.fov_deg) for photo in photos]
-    return list(localizer.locate(unaided, top_k=TOP_K, apart_m=APART_M))
+def paint_below(least_deg: float, photo: PhotoQuery, path: str) -> None:
+    """Writes a photo without what is below an elevation, its metadata kept."""
+    image = load_image(photo.path).convert("RGB")
+    pixels, (width, height) = np.array(image), image.size
+    x, y = np.meshgrid(np.arange(width) + 0.5 - width / 2, height / 2 - np.arange(height) - 0.5)
+    assert photo.fov_deg is not None, "rendered photos come with their field of view"
+    if photo.fov_deg == 360:
+        elevation_deg = y * 360 / width
+    else:
+        focal_px = width / 2 / math.tan(math.radians(photo.fov_deg / 2))
+        elevation_deg = np.degrees(np.arctan2(y, np.hypot(x, focal_px)))
+    above = elevation_deg >= least_deg
+    pixels[~above] = pixels[above].mean(axis=0).round() if above.any() else 127
+    with Image.open(photo.path) as original:
+        metadata = {key: original.info[key] for key in ("exif", "xmp") if key in original.info}
+    Image.fromarray(pixels).save(path, quality=95, **metadata)
 
 
 def metadata_check(

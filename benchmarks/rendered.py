@@ -10,8 +10,8 @@ that must fail, on the same photos, cells and scores:
 
 * untrained: the same architecture with random weights, several headings tried alike;
 * colour histogram: of the lower half of the photo against that of the chips;
-* above 5 deg, above 30 deg: the encoder shown nothing below that elevation. Roofs and crowns reach above 5 degrees and
-  may tell something; above 30 degrees hardly anything but sky is left;
+* above 5 deg, above 30 deg: the photo painted over below that elevation. Roofs and crowns reach above 5 degrees; above
+  30 degrees hardly anything but sky is left. To an encoder of plans, all photos are then the same;
 * shuffled pairs: the encoder's answers, scored against where another photo was taken;
 * by lot: places drawn at random, as far apart.
 
@@ -199,7 +199,7 @@ def guarded(
         "encoder": locate_unaided(index, photos, running(arguments)),
         "untrained": locate_unaided(untrained, photos, running(arguments)),
         "colour histogram": histogram_answers(index, tiles.open_source(str(imagery)), photos),
-        **{f"above {d:g} deg": locate_above(d, index, photos, running(arguments)) for d in SKY_DEG},
+        **{f"above {d:g} deg": locate_above(d, index, photos, running(arguments), arguments.work) for d in SKY_DEG},
         "by lot": by_lot(index, len(photos)),
     }
     return scored(index, photos, methods), metadata_check(index, photos, running(arguments), arguments.work)

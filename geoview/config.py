@@ -23,6 +23,7 @@ __all__ = [
     "InferenceConfig",
     "LocateConfig",
     "OptimiserConfig",
+    "PlanView",
     "RenderPhotosConfig",
     "RenderRegionConfig",
     "TrainConfig",
@@ -53,26 +54,50 @@ class GroundView:
         height_px: Height of the view.
         fov_deg: Azimuth that `width_px` spans; 360 for panoramas.
         vertical_fov_deg: Elevation that `height_px` spans.
-        headings: How many headings, evenly spaced, are tried for a photo whose heading is not known. With 1, the
-            encoder is shown perspective photos cut out, as if all had one heading. With more, it is shown every photo
-            where its heading puts it in the full circle, north in the middle, and nothing elsewhere.
     """
 
     width_px: int = 768
     height_px: int = 140
     fov_deg: float = 360.0
     vertical_fov_deg: float = 65.6
-    headings: int = 1
 
     def __post_init__(self) -> None:
         _require(self.width_px >= _MIN_VIEW_PX, f"width_px of a ground view must be at least {_MIN_VIEW_PX}")
         _require(self.height_px >= _MIN_VIEW_PX, f"height_px of a ground view must be at least {_MIN_VIEW_PX}")
         _require(0 < self.fov_deg <= 360, "fov_deg of a ground view must be in (0, 360]")
         _require(0 < self.vertical_fov_deg <= 180, "vertical_fov_deg of a ground view must be in (0, 180]")
-        _require(
-            self.headings == 1 or (self.headings > 1 and self.fov_deg == 360 and self.width_px % self.headings == 0),
-            "headings of a ground view must be 1, or divide width_px of a full circle",
-        )
+
+
+@dataclass(frozen=True)
+class PlanView:
+    """What a street photo shows the encoder: the level ground that it would be of, seen from above, north up.
+
+    Streets then run in a photo as they do in a chip of the same size, whatever the camera; what stands on the ground is
+    drawn out away from the photographer, and what is above the horizon is not seen. For photos whose heading nobody
+    knows: one is laid out at every heading in turn.
+
+    Attributes:
+        size_px: Edge of the picture, the photographer in the middle.
+        gsd_m: Metres per pixel, best those of the aerial view.
+        eye_height_m: Height of cameras above the ground.
+        headings: How many headings, evenly spaced, are tried for a photo whose heading is not known.
+    """
+
+    size_px: int = 96
+    gsd_m: float = 0.9
+    eye_height_m: float = 2.0
+    headings: int = 16
+
+    def __post_init__(self) -> None:
+        _require(self.size_px >= _MIN_VIEW_PX, f"size_px of a plan view must be at least {_MIN_VIEW_PX}")
+        _require(self.gsd_m > 0, "gsd_m of a plan view, metres per pixel, must be above 0")
+        _require(self.eye_height_m > 0, "eye_height_m of a plan view must be above 0")
+        _require(self.headings >= 1, "headings of a plan view must be at least 1")
+
+    @property
+    def reach_m(self) -> float:
+        """How far it shows the ground, from the photographer to the middle of an edge."""
+        return self.size_px * self.gsd_m / 2
 
 
 @dataclass(frozen=True)
@@ -98,7 +123,7 @@ class AerialView:
 
 
 #: Geometry of a view.
-ViewSpec = GroundView | AerialView
+ViewSpec = GroundView | PlanView | AerialView
 
 
 @dataclass(frozen=True)
@@ -112,7 +137,8 @@ class EncoderConfig:
             starts from random weights.
         colour: What pictures are scaled by: `dataset`, the mean and deviation of ImageNet, or `picture`, those of each
             picture, which takes out much of what sensor, light and season do.
-        ground: What a street photo shows the encoder.
+        ground: What a street photo shows the encoder: a strip of its panorama.
+        plan: Instead of that strip: a plan of the ground before it.
         aerial: What a chip shows the encoder.
     """
 
@@ -121,7 +147,13 @@ class EncoderConfig:
     pretrained: str | None = None
     colour: Literal["dataset", "picture"] = "dataset"
     ground: GroundView = field(default_factory=GroundView)
+    plan: PlanView | None = None
     aerial: AerialView = field(default_factory=AerialView)
+
+    @property
+    def street(self) -> GroundView | PlanView:
+        """What a street photo shows the encoder."""
+        return self.plan or self.ground
 
 
 @dataclass(frozen=True)
@@ -167,7 +199,7 @@ class AugmentConfig:
         reference_offset_m: Largest shift of a reference chip's centre along each axis: cells are not centred on photos.
         scale_jitter: Largest relative change of a chip's gsd, drawn for each side.
         rotation_jitter_deg: Largest turn of a chip, drawn for each side.
-        turn: Turn both sides by the same random multiple of 90 degrees: a panorama is rolled, a chip rotated.
+        turn: Turn both sides by the same random multiple of 90 degrees: a panorama is rolled, a chip or plan rotated.
         flip: Mirror both sides, half of the time.
         gamma: Deviation of the logarithm of gamma.
         channel_mix: Deviation of the matrix that mixes the colour channels from the identity.
@@ -431,7 +463,7 @@ class RenderPhotosConfig:
             with the columns `lat` and `lon`.
         kind: `panorama`, all round, or `perspective`.
         fov_deg: Horizontal field of view of perspective photos, or least and largest; 60 to 110 without it.
-        size_px: Width of a panorama, long side of a perspective photo; 512 and 320 without it.
+        size_px: Width of a panorama, long side of a perspective photo; 1024 and 320 without it.
         range_m: How far cameras see; less where the map ends before, but never less than 50 m.
         seed: Of everything that is drawn.
         num_workers: Processes that render photos.
@@ -522,7 +554,16 @@ def from_mapping(kind: type[Config], values: dict[str, Any]) -> Config:
     """
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, "config")
-    config: Config = parser.instantiate(parser.parse_object({"config": values})).config
+    try:
+        config: Config = parser.instantiate(parser.parse_object({"config": values})).config
+    except ValueError as error:
+        # What a part that may be left out refuses comes wrapped in many lines.
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, ConfigError):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        raise cause from None
     return config
 
 

@@ -52,10 +52,10 @@ class Lessons:
         perspective: Photos through a lens, of each region.
     """
 
-    regions_a_style: int = 6
+    regions_a_style: int = 10
     size_m: float = 1400.0
-    panoramas: int = 450
-    perspective: int = 450
+    panoramas: int = 270
+    perspective: int = 270
 
 
 def render_lessons(out: Path, lessons: Lessons, *, num_workers: int = 2) -> list[Path]:

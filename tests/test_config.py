@@ -15,8 +15,10 @@ from geoview.config import (
     InferenceConfig,
     LocateConfig,
     OptimiserConfig,
+    PlanView,
     TrainConfig,
     differing_keys,
+    from_mapping,
 )
 from geoview.errors import ConfigError
 
@@ -28,6 +30,10 @@ REFUSED = [
     (GroundView, {}, "height_px", [15, 0, -1]),
     (GroundView, {}, "fov_deg", [0, -1, 361, float("nan")]),
     (GroundView, {}, "vertical_fov_deg", [0, -1, 181, float("nan")]),
+    (PlanView, {}, "size_px", [15, 0, -1]),
+    (PlanView, {}, "gsd_m", [0, -0.4, float("nan")]),
+    (PlanView, {}, "eye_height_m", [0, -2, float("nan")]),
+    (PlanView, {}, "headings", [0, -1]),
     (AerialView, {}, "size_px", [15, 0, -1]),
     (AerialView, {}, "gsd_m", [0, -0.4, float("nan")]),
     (DataConfig, {"pairs": "p.csv"}, "validation_share", [-0.1, 1, float("nan")]),
@@ -76,6 +82,7 @@ def test_an_impossible_value_is_refused_by_the_name_of_its_key(schema, others, k
     ("schema", "values"),
     [
         (GroundView, {"width_px": 16, "height_px": 16, "fov_deg": 360, "vertical_fov_deg": 180}),
+        (PlanView, {"size_px": 16, "gsd_m": 0.01, "eye_height_m": 0.1, "headings": 1}),
         (AerialView, {"size_px": 16, "gsd_m": 0.01}),
         (DataConfig, {"pairs": "p.csv", "validation_share": 0.0}),
         (AugmentConfig, {"scale_jitter": 0, "rotation_jitter_deg": 0, "erase_share": 1, "blur_share": 0, "gamma": 0}),
@@ -97,6 +104,19 @@ def test_the_default_views_are_those_of_the_published_methods():
     assert AerialView(size_px=100, gsd_m=0.5).ground_size_m == 50
     ground = EncoderConfig().ground
     assert ground.fov_deg / ground.width_px == pytest.approx(ground.vertical_fov_deg / ground.height_px, rel=0.01)
+
+
+def test_plans_take_the_place_of_strips():
+    assert EncoderConfig().street == GroundView()
+    made = from_mapping(TrainConfig, {**TRAIN, "data": {"pairs": "p.csv"}, "encoder": {"plan": {"gsd_m": 0.5}}})
+    assert made.encoder.street == PlanView(gsd_m=0.5)
+    assert PlanView(size_px=100, gsd_m=0.5).reach_m == 25
+
+
+@pytest.mark.parametrize("wrong", [{"size_px": 8}, {"headings": 0}])
+def test_what_a_part_refuses_is_told_in_one_line(wrong):
+    with pytest.raises(ConfigError, match=rf"^{next(iter(wrong))} of a plan view must be at least \d+$"):
+        from_mapping(TrainConfig, {**TRAIN, "data": {"pairs": "p.csv"}, "encoder": {"plan": wrong}})
 
 
 @pytest.mark.parametrize("schema", [c for c in vars(config).values() if isinstance(c, type) and is_dataclass(c)])

@@ -15,7 +15,7 @@ from PIL import Image
 
 from geoview import demo as story
 from geoview.cli import main
-from geoview.config import AerialView, DemoConfig, GroundView
+from geoview.config import AerialView, DemoConfig, PlanView
 from geoview.demo import DemoSize, demo, locate_unaided, make_region, summary
 from geoview.errors import ConfigError, EncoderError, OutputExistsError, RenderError
 from geoview.geo import cells
@@ -31,7 +31,7 @@ KINDS = ("panoramas", "perspective")
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory, kit):
-    views = {"ground": GroundView(64, 32, 360, 90, headings=4), "aerial": AerialView(32, 2.7)}
+    views = {"ground": PlanView(32, 2.7, headings=4), "aerial": AerialView(32, 2.7)}
     return kit.make_encoder(**views).save(tmp_path_factory.mktemp("encoder") / "tiny")
 
 

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 
 from geoview import lessons
-from geoview.config import AerialView, GroundView
+from geoview.config import AerialView, PlanView
 from geoview.data.pairs import PairTable
 from geoview.errors import PairTableError
 from geoview.lessons import (
@@ -40,7 +40,7 @@ def small(config):
         config.encoder,
         backbone="convnext_atto",
         backbone_args={"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]},
-        ground=GroundView(64, 32, 360, 90, headings=4),
+        plan=PlanView(32, 2.7, headings=4),
         aerial=AerialView(32, 2.7),
     )
     optimiser = replace(config.optimiser, steps=2, batch_size=4)
@@ -110,7 +110,7 @@ def test_photos_are_laid_out_by_their_heading_or_not_at_all(rendered, tmp_path):
 
 def test_the_recipes_ship_with_the_package_and_are_valid(rendered, tmp_path):
     street, aerial = street_recipe(tmp_path, [tmp_path], tmp_path), aerial_recipe(tmp_path, rendered[1])
-    assert street.encoder.ground.headings > 1
+    assert street.encoder.plan == PlanView(96, 0.9, 2.0, 16)
     assert (street.data.query_view, aerial.data.query_view) == ("ground", "aerial")
     assert street.encoder.backbone == aerial.encoder.backbone
     assert street.optimiser.steps > aerial.optimiser.steps > 100

@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 import tiles
-from geoview.config import AerialView, AugmentConfig, GroundView, ViewSpec
+from geoview.config import AerialView, AugmentConfig, GroundView, PlanView, ViewSpec
 from geoview.data.pairs import PairTable
 from geoview.data.photos import load_image, read_metadata
-from geoview.data.views import View, fit_view, photo_view
+from geoview.data.views import StreetPhoto, View, fit_view
 from geoview.geo.sphere import destination_deg
 
 __all__ = ["Batch", "Pair", "PairPictures", "Side", "stack_pairs"]
@@ -93,20 +93,23 @@ class PairPictures(Dataset[Pair]):
 
     def _picture(self, side: Side, row: int, ground: _Ground, offset_m: float, rng: np.random.Generator) -> View:
         path = side.paths[row]
-        if isinstance(side.view, GroundView):
-            return photo_view(
-                path,
-                read_metadata(path),
-                side.view,
-                fov_deg=_known(self.table.fov_deg[row]),
-                heading_deg=_known(self.table.heading_deg[row]),
-                turn_deg=90.0 * ground.quarter,
-            )
+        if isinstance(side.view, GroundView | PlanView):
+            return self._street(path, side.view, row, 90.0 * ground.quarter)
         if path:
             view = fit_view(load_image(path), side.view)
             return View(np.rot90(view.pixels, ground.quarter), np.rot90(view.valid, ground.quarter))
         assert side.imagery is not None, "fit.py opens imagery for sides without paths"
         return self._chip(side.imagery, side.view, self.table.latlon_deg[row], ground, offset_m, rng)
+
+    def _street(self, path: str, view: GroundView | PlanView, row: int, turn_deg: float) -> View:
+        metadata = read_metadata(path)
+        photo = StreetPhoto.open(path, metadata, fov_deg=_known(self.table.fov_deg[row]))
+        heading_deg = _known(self.table.heading_deg[row])
+        if isinstance(view, PlanView):
+            assert heading_deg is not None, "fit.py asks for headings where plans are made"
+            return photo.plan(view, heading_deg - turn_deg)
+        heading_deg = metadata.heading_deg if heading_deg is None else heading_deg
+        return photo.strip(view, (0.0 if heading_deg is None else heading_deg) - turn_deg)
 
     def _chip(
         self,

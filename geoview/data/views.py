@@ -1,9 +1,10 @@
-"""From a decoded picture to the view that an encoder sees: the ground grid in degrees, the aerial square in metres."""
+"""From a decoded picture to the view that an encoder sees: a strip in degrees, a plan or a square in metres."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -11,12 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional as F
 
-from geoview.config import AerialView, GroundView
+from geoview.config import AerialView, GroundView, PlanView
 from geoview.data.exif import PhotoMetadata
 from geoview.data.photos import is_panorama, load_image
 from geoview.errors import ConfigError
 
-__all__ = ["View", "aerial_view", "fit_view", "panorama_view", "perspective_view", "photo_view"]
+__all__ = ["StreetPhoto", "View", "aerial_view", "fit_view"]
 
 # Photos larger than this are decoded smaller: no encoder sees more of them.
 _MAX_SIDE_PX = 4096
@@ -39,117 +40,121 @@ class View:
     pixels: NDArray[np.uint8]
     valid: NDArray[np.bool_]
 
-    def rolled(self, columns_px: int) -> View:
-        """Returns the view of a full circle, rolled to the right."""
-        return View(np.roll(self.pixels, columns_px, axis=1), np.roll(self.valid, columns_px, axis=1))
 
+@dataclass(frozen=True)
+class StreetPhoto:
+    """A decoded street photo and its projection; perspective photos have their axis on the horizon.
 
-def photo_view(
-    path: str,
-    metadata: PhotoMetadata,
-    spec: GroundView,
-    *,
-    fov_deg: float | None,
-    heading_deg: float | None,
-    turn_deg: float = 0.0,
-) -> View:
-    """Decodes a street photo, panorama or perspective, to a ground view.
-
-    Args:
-        path: The file.
-        metadata: What `read_metadata` said of it.
-        spec: Ground view.
-        fov_deg: Field of view of a perspective photo; None is what the metadata tell, or else 65 degrees.
-        heading_deg: Heading of the middle column. Where `spec` has several headings, None lays the photo as if it
-            looked north, whatever its metadata say: all headings are tried, and a compass may be wrong. Where it has
-            one, None is what the metadata tell, a panorama of known heading is turned north, and other photos know no
-            north.
-        turn_deg: Turns what knows north further, clockwise.
-
-    Raises:
-        UnreadableImageError: The photo cannot be decoded.
-        ImageTooLargeError: It cannot be decoded in bounded memory.
-        ConfigError: No photo spans `fov_deg`.
+    Attributes:
+        image: RGB.
+        fov_deg: Azimuth that its width spans.
+        is_panorama: Equirectangular (columns are azimuth, rows elevation); otherwise seen through a rectilinear lens.
+        top_deg: Elevation of a panorama's upper edge; None puts the horizon in the middle.
     """
-    image = load_image(path, max_side_px=_MAX_SIDE_PX)
-    if spec.headings == 1 and heading_deg is None:
-        heading_deg = metadata.heading_deg
-    heading_deg = (0.0 if heading_deg is None else heading_deg) - turn_deg
-    if not is_panorama(image.size, metadata):
-        known_deg = metadata.fov_deg if fov_deg is None else fov_deg
-        return perspective_view(
-            image, spec, fov_deg=_DEFAULT_FOV_DEG if known_deg is None else known_deg, heading_deg=heading_deg
-        )
-    crop = metadata.panorama
-    if crop is None:
-        return panorama_view(image, spec, heading_deg=heading_deg)
-    top_deg = 90.0 - 180.0 * crop.crop_top_px / crop.full_height_px
-    return panorama_view(image, spec, fov_deg=crop.fov_deg, top_deg=top_deg, heading_deg=heading_deg)
 
+    image: Image.Image
+    fov_deg: float
+    is_panorama: bool
+    top_deg: float | None = None
 
-def panorama_view(
-    image: Image.Image,
-    spec: GroundView,
-    *,
-    fov_deg: float = 360.0,
-    top_deg: float | None = None,
-    heading_deg: float | None = None,
-) -> View:
-    """Cuts an equirectangular panorama to a ground view.
+    def __post_init__(self) -> None:
+        if not self.is_panorama and not 0 < self.fov_deg < 180:
+            raise ConfigError(
+                f"fov_deg is {self.fov_deg:g}: a perspective photo spans more than 0 and less than 180 degrees"
+            )
 
-    Args:
-        image: RGB panorama, columns azimuth, rows elevation.
-        spec: Ground view.
-        fov_deg: Azimuth that the image spans.
-        top_deg: Elevation of the image's upper edge; None puts the horizon in the middle.
-        heading_deg: Heading of the image's middle column. Where it is known and the image goes all round, the view is
-            turned north, as chips are.
+    @classmethod
+    def open(cls, path: str, metadata: PhotoMetadata, *, fov_deg: float | None = None) -> Self:
+        """Decodes a photo.
 
-    Returns:
-        (spec.height_px, spec.width_px) for a full panorama; a narrower view for a part of one, unless `spec` has
-        several headings.
-    """
-    degrees_per_px = fov_deg / image.width
-    top_deg = image.height * degrees_per_px / 2 if top_deg is None else top_deg
-    wraps = math.isclose(fov_deg, 360.0, abs_tol=degrees_per_px)
-    turns = heading_deg if wraps or spec.headings > 1 else None
-    azimuth, elevation = _grid_deg(spec, fov_deg, 0.0 if turns is None else turns)
-    x = (azimuth / fov_deg + 0.5) * image.width
-    if wraps:
-        x = x % image.width
-    y = (top_deg - elevation) / degrees_per_px
-    x, y = np.broadcast_arrays(x, y)
-    across, up = _degrees_per_px(spec)
-    return _sample(image, x, y, step_px=(across / degrees_per_px, up / degrees_per_px), wraps=wraps)
+        Args:
+            path: The file.
+            metadata: What `read_metadata` said of it.
+            fov_deg: Field of view of a perspective photo; None is what the metadata tell, or else 65 degrees.
 
+        Raises:
+            UnreadableImageError: The photo cannot be decoded.
+            ImageTooLargeError: It cannot be decoded in bounded memory.
+            ConfigError: No photo spans `fov_deg`.
+        """
+        image = load_image(path, max_side_px=_MAX_SIDE_PX)
+        if not is_panorama(image.size, metadata):
+            known_deg = metadata.fov_deg if fov_deg is None else fov_deg
+            return cls(image, _DEFAULT_FOV_DEG if known_deg is None else known_deg, False)
+        crop = metadata.panorama
+        if crop is None:
+            return cls(image, 360.0, True)
+        return cls(image, crop.fov_deg, True, 90.0 - 180.0 * crop.crop_top_px / crop.full_height_px)
 
-def perspective_view(image: Image.Image, spec: GroundView, *, fov_deg: float, heading_deg: float = 0.0) -> View:
-    """Lays a perspective photo on the ground view's grid of degrees, its axis on the horizon.
+    @property
+    def goes_round(self) -> bool:
+        """Whether it shows all azimuths."""
+        return self.is_panorama and math.isclose(self.fov_deg, 360.0, abs_tol=self.fov_deg / self.image.width)
 
-    Args:
-        image: RGB photo of a rectilinear lens.
-        spec: Ground view.
-        fov_deg: Horizontal field of view of the photo.
-        heading_deg: Where in the full circle of a `spec` of several headings the photo is laid.
+    def strip(self, spec: GroundView, heading_deg: float | None = None) -> View:
+        """Lays the photo on the strip's grid of degrees, its middle column in the middle.
 
-    Returns:
-        As wide as the field of view asks for, in steps of 32 px, at most `spec.width_px`; for a `spec` of several
-        headings, the full circle.
+        Args:
+            spec: Geometry of the strip.
+            heading_deg: Heading of the photo's middle column. Where it is known and the photo goes all round, the strip
+                is turned north, as chips are.
 
-    Raises:
-        ConfigError: No rectilinear photo spans `fov_deg`.
-    """
-    if not 0 < fov_deg < 180:
-        raise ConfigError(f"fov_deg is {fov_deg:g}: a perspective photo spans more than 0 and less than 180 degrees")
-    focal_px = image.width / 2 / math.tan(math.radians(fov_deg) / 2)
-    azimuth, elevation = (np.radians(a) for a in _grid_deg(spec, fov_deg, heading_deg if spec.headings > 1 else 0.0))
-    ahead = np.cos(azimuth) > 1e-6
-    cosine = np.where(ahead, np.cos(azimuth), 1.0)
-    x = image.width / 2 + focal_px * np.sin(azimuth) / cosine
-    y = image.height / 2 - focal_px * np.tan(elevation) / cosine
-    x, y = np.broadcast_arrays(np.where(ahead, x, -1.0), y)
-    across, up = (math.radians(a) * focal_px for a in _degrees_per_px(spec))
-    return _sample(image, x, y, step_px=(across, up), wraps=False)
+        Returns:
+            (spec.height_px, spec.width_px) for a photo that goes all round; else as wide as the field of view asks for,
+            in steps of 32 px, at most `spec.width_px`.
+        """
+        across_deg, up_deg = spec.fov_deg / spec.width_px, spec.vertical_fov_deg / spec.height_px
+        steps = math.ceil(self.fov_deg / across_deg / _WIDTH_STEP_PX - 1e-9)
+        width_px = min(spec.width_px, steps * _WIDTH_STEP_PX)
+        azimuth_deg = (np.arange(width_px) + 0.5 - width_px / 2) * across_deg
+        if heading_deg is not None and self.goes_round:
+            azimuth_deg = azimuth_deg - heading_deg
+        elevation_deg = (spec.height_px / 2 - np.arange(spec.height_px) - 0.5) * up_deg
+        return self._sampled(azimuth_deg[None, :], elevation_deg[:, None], (across_deg, up_deg))
+
+    def plan(self, spec: PlanView, heading_deg: float) -> View:
+        """Lays the photo out on level ground, north up, the photographer in the middle.
+
+        Args:
+            spec: Geometry of the plan.
+            heading_deg: Heading of the photo's middle column.
+
+        Returns:
+            (spec.size_px, spec.size_px); not valid where the photo does not look.
+        """
+        offset_m = (np.arange(spec.size_px) + 0.5 - spec.size_px / 2) * spec.gsd_m
+        east_m, north_m = np.meshgrid(offset_m, -offset_m)
+        away_m = np.hypot(east_m, north_m)
+        azimuth_deg = np.degrees(np.arctan2(east_m, north_m)) - heading_deg
+        elevation_deg = -np.degrees(np.arctan2(spec.eye_height_m, away_m))
+        # The finest steps of the plan: across at its edges, up and down half way there.
+        across_deg = math.degrees(spec.gsd_m / spec.reach_m)
+        up_deg = math.degrees(spec.eye_height_m * spec.gsd_m / (spec.reach_m / 2) ** 2)
+        return self._sampled(azimuth_deg, elevation_deg, (across_deg, up_deg))
+
+    def _sampled(
+        self, azimuth_deg: NDArray[np.floating], elevation_deg: NDArray[np.floating], step_deg: tuple[float, float]
+    ) -> View:
+        """Samples the photo in directions, azimuth right of its middle column, that broadcast to (H, W).
+
+        `step_deg` is the distance of neighbouring samples, across and up.
+        """
+        width, height = self.image.size
+        azimuth_deg = (azimuth_deg + 180.0) % 360.0 - 180.0
+        if self.is_panorama:
+            degrees_per_px = self.fov_deg / width
+            top_deg = height * degrees_per_px / 2 if self.top_deg is None else self.top_deg
+            x, y = (azimuth_deg / self.fov_deg + 0.5) * width, (top_deg - elevation_deg) / degrees_per_px
+            step_px = step_deg[0] / degrees_per_px, step_deg[1] / degrees_per_px
+            return _sample(self.image, *np.broadcast_arrays(x, y), step_px=step_px, wraps=self.goes_round)
+        focal_px = width / 2 / math.tan(math.radians(self.fov_deg) / 2)
+        azimuth, elevation = np.radians(azimuth_deg), np.radians(elevation_deg)
+        ahead = np.cos(azimuth) > 1e-6
+        cosine = np.where(ahead, np.cos(azimuth), 1.0)
+        x = np.where(ahead, width / 2 + focal_px * np.sin(azimuth) / cosine, -1.0)
+        y = height / 2 - focal_px * np.tan(elevation) / cosine
+        step_px = math.radians(step_deg[0]) * focal_px, math.radians(step_deg[1]) * focal_px
+        return _sample(self.image, *np.broadcast_arrays(x, y), step_px=step_px, wraps=False)
 
 
 def aerial_view(image: Image.Image, spec: AerialView, *, gsd_m: float) -> View:
@@ -173,25 +178,6 @@ def fit_view(image: Image.Image, spec: AerialView) -> View:
     """Resizes a whole picture to an aerial view, aspect not kept: published data sets show the encoder whole tiles."""
     resized = image.resize((spec.size_px, spec.size_px), Image.Resampling.BICUBIC)
     return View(np.array(resized), np.ones((spec.size_px, spec.size_px), np.bool_))
-
-
-def _degrees_per_px(spec: GroundView) -> tuple[float, float]:
-    return spec.fov_deg / spec.width_px, spec.vertical_fov_deg / spec.height_px
-
-
-def _grid_deg(
-    spec: GroundView, fov_deg: float, heading_deg: float
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Azimuth (1, W) right of a photo's axis and elevation (H, 1) above the horizon of the view's pixel centres."""
-    across, up = _degrees_per_px(spec)
-    width_px = min(spec.width_px, math.ceil(fov_deg / across / _WIDTH_STEP_PX - 1e-9) * _WIDTH_STEP_PX)
-    if spec.headings > 1:
-        width_px = spec.width_px
-    azimuth = (np.arange(width_px) + 0.5 - width_px / 2) * across
-    if heading_deg:
-        azimuth = (azimuth - heading_deg + 180) % 360 - 180
-    elevation = (spec.height_px / 2 - np.arange(spec.height_px) - 0.5) * up
-    return azimuth[None, :], elevation[:, None]
 
 
 def _sample(

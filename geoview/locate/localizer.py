@@ -11,10 +11,10 @@ import numpy as np
 import shapely
 
 import tiles
-from geoview.config import InferenceConfig
+from geoview.config import GroundView, InferenceConfig
 from geoview.data.photos import load_image, read_metadata
 from geoview.data.queries import PhotoQuery
-from geoview.data.views import View, aerial_view, photo_view
+from geoview.data.views import StreetPhoto, aerial_view
 from geoview.embed import Picture, embed, read_ahead, resolve_device
 from geoview.errors import ConfigError, GeoviewError, RegionError
 from geoview.geo.regions import Region
@@ -198,27 +198,16 @@ class Localizer:
             if view.kind == "aerial" and view.gsd_m is not None:
                 seen = aerial_view(load_image(query.path), self.encoder.aerial, gsd_m=view.gsd_m)
                 return _Prepared(query, [seen], [np.nan], latlon_deg)
-            seen = photo_view(
-                query.path,
-                metadata,
-                self.encoder.ground,
-                fov_deg=query.fov_deg or view.fov_deg,
-                heading_deg=query.heading_deg,
-            )
+            photo = StreetPhoto.open(query.path, metadata, fov_deg=query.fov_deg or view.fov_deg)
         except (GeoviewError, tiles.TilesError) as error:
             return _Prepared(query, [], [], latlon_deg, str(error))
-        return _Prepared(query, *self._headings(seen, query.heading_deg), latlon_deg)
-
-    def _headings(self, view: View, known_deg: float | None) -> tuple[list[Picture], list[float]]:
-        """A ground view with each heading that the photo may have; as it is where the encoder does not mind."""
-        spec = self.encoder.ground
-        if spec.headings == 1:
-            return [view], [np.nan]
-        if known_deg is not None:
-            return [view], [known_deg]
-        step_px = spec.width_px // spec.headings
-        turns = range(spec.headings)
-        return [view.rolled(i * step_px) for i in turns], [360.0 * i / spec.headings for i in turns]
+        spec, heading_deg = self.encoder.ground, query.heading_deg
+        if isinstance(spec, GroundView):
+            heading_deg = metadata.heading_deg if heading_deg is None else heading_deg
+            return _Prepared(query, [photo.strip(spec, heading_deg)], [np.nan], latlon_deg)
+        # Only what the user says is believed: compasses in cameras may be far off.
+        tried = [360.0 * i / spec.headings for i in range(spec.headings)] if heading_deg is None else [heading_deg]
+        return _Prepared(query, [photo.plan(spec, heading) for heading in tried], tried, latlon_deg)
 
     def _middle(self, path: str) -> tuple[Picture, tuple[float, float]]:
         """Cuts the chip around the middle of a georeferenced raster, and tells where that is."""

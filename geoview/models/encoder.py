@@ -18,7 +18,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from geoview.config import AerialView, EncoderConfig, GroundView
+from geoview.config import AerialView, EncoderConfig, GroundView, PlanView
 from geoview.errors import EncoderError, OutputExistsError, UnsafeFileError
 from geoview.files import write_binary, write_json
 from geoview.models.weights import backbone_state, logit_scale, read_state_dict
@@ -53,7 +53,7 @@ class CrossViewEncoder(nn.Module):
         self,
         backbone: str,
         *,
-        ground: GroundView,
+        ground: GroundView | PlanView,
         aerial: AerialView,
         backbone_args: Mapping[str, Any] | None = None,
         colour: Literal["dataset", "picture"] = "dataset",
@@ -112,7 +112,7 @@ class CrossViewEncoder(nn.Module):
         """
         encoder = cls(
             config.backbone,
-            ground=config.ground,
+            ground=config.street,
             aerial=config.aerial,
             backbone_args=config.backbone_args,
             colour=config.colour,
@@ -239,7 +239,7 @@ class CrossViewEncoder(nn.Module):
             scaling = config["pretrained_cfg"]
             encoder = cls(
                 config["architecture"],
-                ground=GroundView(**views["ground"]),
+                ground=(PlanView if "gsd_m" in views["ground"] else GroundView)(**views["ground"]),
                 aerial=AerialView(**views["aerial"]),
                 backbone_args=config["model_args"],
                 colour=extras.pop("colour"),

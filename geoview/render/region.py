@@ -201,7 +201,7 @@ def _shots(
     stand = Stand(state.scene(), range_m, state.roads)
     shots: list[Shot] = []
     for salt, n, view in (
-        (0, n_panoramas, PhotoKind("panorama", 512, range_m=range_m, least_range_m=range_m)),
+        (0, n_panoramas, PhotoKind("panorama", 1024, range_m=range_m, least_range_m=range_m)),
         (1, n_perspective, PhotoKind("perspective", 320, fov_deg, range_m=range_m, least_range_m=range_m)),
     ):
         if n:

@@ -43,7 +43,7 @@ class PhotoKind:
     """
 
     kind: Literal["panorama", "perspective"] = "panorama"
-    size_px: int = 512
+    size_px: int = 1024
     fov_deg: tuple[float, float] = (60.0, 110.0)
     vertical_fov_deg: float = 90.0
     range_m: float = 100.0

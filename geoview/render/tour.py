@@ -21,7 +21,7 @@ from geoview.render.shots import PhotoKind, Shot, Stand, draw_shots, shots_at
 __all__ = ["photograph"]
 
 _LEAST_RANGE_M = 50.0
-_DEFAULT_N, _DEFAULT_FOV_DEG, _DEFAULT_SIZE_PX = 100, [60.0, 110.0], {"panorama": 512, "perspective": 320}
+_DEFAULT_N, _DEFAULT_FOV_DEG, _DEFAULT_SIZE_PX = 100, [60.0, 110.0], {"panorama": 1024, "perspective": 320}
 _MADE = ("photos.csv", "photos/*/*_[0-9]*.jpg")
 
 

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from tqdm import tqdm
 
 import tiles
-from geoview.config import InferenceConfig, TrainConfig, differing_keys
+from geoview.config import InferenceConfig, PlanView, TrainConfig, differing_keys
 from geoview.data.pairs import PairTable
 from geoview.data.pictures import PairPictures, Side
 from geoview.embed import embed, resolve_device, resolve_precision
@@ -115,17 +115,17 @@ def _pictures(table: PairTable, config: TrainConfig, *, augmented: bool) -> Pair
             "augment.crop_min_share and augment.crop_rotation_deg cut both sides to the same ground and need imagery "
             f"for both; {table.name} names picture files"
         )
-    query_view = config.encoder.ground if config.data.query_view == "ground" else config.encoder.aerial
+    query_view = config.encoder.street if config.data.query_view == "ground" else config.encoder.aerial
     query_imagery = _imagery(config.data.query_imagery, table.query_path, "data.query_imagery", table)
     reference_imagery = _imagery(config.data.reference_imagery, table.reference_path, "data.reference_imagery", table)
     query = Side(table.query_path, query_imagery, query_view)
     reference = Side(table.reference_path, reference_imagery, config.encoder.aerial)
     if config.data.query_view == "ground" and not all(table.query_path):
         raise PairTableError(f"{table.name}: street photos are files; every pair needs a query_path")
-    if config.data.query_view == "ground" and config.encoder.ground.headings > 1 and np.isnan(table.heading_deg).any():
+    if isinstance(query_view, PlanView) and np.isnan(table.heading_deg).any():
         raise PairTableError(
-            f"{table.name}: encoder.ground.headings is {config.encoder.ground.headings}, so photos are laid out by "
-            "their heading; fill in every pair's heading_deg, or set encoder.ground.headings to 1"
+            f"{table.name}: plans of photos are laid out by their heading; fill in every pair's heading_deg, or "
+            "leave encoder.plan out"
         )
     return PairPictures(table, query, reference, config.augment if augmented else None, seed=config.seed)
 

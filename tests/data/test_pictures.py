@@ -9,7 +9,7 @@ from PIL import Image
 from rasterio.transform import Affine
 
 import tiles
-from geoview.config import AerialView, AugmentConfig, GroundView
+from geoview.config import AerialView, AugmentConfig, GroundView, PlanView
 from geoview.data.pairs import PairTable
 from geoview.data.pictures import PairPictures, Side, stack_pairs
 from geoview.data.views import View
@@ -20,6 +20,7 @@ torch.set_num_threads(2)
 HERE_DEG = (-33.9, -70.6)
 AERIAL = AerialView(size_px=48, gsd_m=1.0)
 GROUND = GroundView(width_px=96, height_px=32, fov_deg=360.0, vertical_fov_deg=90.0)
+PLAN = PlanView(size_px=48, gsd_m=1.0)
 STILL = {"turn": False, "flip": False}
 
 
@@ -136,7 +137,8 @@ def sides(rose, query, reference):
         elif kind == "chip.png":
             made.append(Side((str(rose.folder / kind),), None, AERIAL))
         else:
-            made.append(Side((str(rose.folder / kind),), None, GROUND))
+            file = rose.folder / kind.replace("plan", "pano")
+            made.append(Side((str(file),), None, PLAN if kind.startswith("plan") else GROUND))
     return made
 
 
@@ -144,6 +146,8 @@ PAIRS = [
     ("pano_0.png", "imagery", np.nan),
     ("pano_0.png", "chip.png", np.nan),
     ("pano_250.png", "imagery", 250.0),
+    ("plan_0.png", "imagery", 0.0),
+    ("plan_250.png", "chip.png", 250.0),
     ("chip.png", "imagery", np.nan),
     ("imagery", "imagery", np.nan),
 ]
@@ -212,6 +216,20 @@ def test_a_perspective_photo_is_mirrored_and_never_turned(rose, ground):
     assert any(as_it_is)
     assert any(mirrored)
     assert all(a != b for a, b in zip(as_it_is, mirrored, strict=True))
+
+
+@pytest.mark.parametrize("told", [np.nan, 180.0])
+def test_a_strip_is_turned_north_by_its_file_unless_the_table_knows_better(rose, tmp_path, told):
+    xmp = (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description rdf:about="" xmlns:GPano="http://ns.google.com/photos/1.0/panorama/" '
+        'GPano:ProjectionType="equirectangular" GPano:PoseHeadingDegrees="250"/></rdf:RDF></x:xmpmeta>'
+    )
+    path = tmp_path / "pano.jpg"
+    Image.open(rose.folder / "pano_250.png").save(path, quality=95, xmp=xmp.encode())
+    query, reference = Side((str(path),), None, GROUND), Side(("",), rose.imagery, AERIAL)
+    view = PairPictures(table(1, told), query, reference, None)[0, 0][0]
+    assert between(around_panorama(view)[48], 0.0 if np.isnan(told) else 70.0) < 8
 
 
 def test_the_table_tells_the_field_of_view(rose):

@@ -7,9 +7,9 @@ from PIL import Image
 from PIL.ExifTags import IFD, Base
 from torch.nn import functional as F
 
-from geoview.config import AerialView, GroundView
+from geoview.config import AerialView, GroundView, PlanView
 from geoview.data.photos import read_metadata
-from geoview.data.views import View, aerial_view, fit_view, panorama_view, perspective_view, photo_view
+from geoview.data.views import StreetPhoto, aerial_view, fit_view
 from geoview.errors import ConfigError, UnreadableImageError
 
 torch.set_num_threads(2)
@@ -45,6 +45,14 @@ def photo(width=800, height=600, fov_deg=70.0):
     x = (np.arange(width) + 0.5 - width / 2)[None, :]
     y = (height / 2 - np.arange(height) - 0.5)[:, None]
     return colours_of(np.degrees(np.arctan2(x, focal_px)), np.degrees(np.arctan2(y, np.hypot(x, focal_px))))
+
+
+def panorama_view(image, spec, *, fov_deg=360.0, top_deg=None, heading_deg=None):
+    return StreetPhoto(image, fov_deg, True, top_deg).strip(spec, heading_deg)
+
+
+def perspective_view(image, spec, *, fov_deg, heading_deg=None):
+    return StreetPhoto(image, fov_deg, False).strip(spec, heading_deg)
 
 
 def grid_deg(spec, width):
@@ -277,8 +285,8 @@ def saved(path, image, *, focal_mm=None, **gpano):
     return str(path)
 
 
-def opened(path, spec=SPEC, *, fov_deg=None, heading_deg=None, **options):
-    return photo_view(path, read_metadata(path), spec, fov_deg=fov_deg, heading_deg=heading_deg, **options)
+def opened(path, spec=SPEC, *, fov_deg=None, heading_deg=None):
+    return StreetPhoto.open(path, read_metadata(path), fov_deg=fov_deg).strip(spec, heading_deg)
 
 
 def test_the_field_of_view_comes_from_the_focal_length(tmp_path):
@@ -313,13 +321,6 @@ def test_a_panorama_is_known_by_its_shape(tmp_path):
     assert_shows_directions(opened(path, heading_deg=30.0), SPEC, tolerance_deg=2.5)
 
 
-def test_gpano_tells_the_heading_and_a_given_one_goes_before(tmp_path):
-    pano = {"ProjectionType": "equirectangular", "PoseHeadingDegrees": 250.0}
-    path = saved(tmp_path / "a.jpg", panorama(heading_deg=250.0), **pano)
-    assert_shows_directions(opened(path), SPEC, tolerance_deg=2.5)
-    assert_shows_directions(opened(path, heading_deg=240.0), SPEC, turned_deg=10.0, tolerance_deg=2.5)
-
-
 @pytest.mark.parametrize("scale", [1, 2])
 def test_gpano_tells_the_crop_even_of_a_copy_that_was_scaled(tmp_path, scale):
     pano = {
@@ -334,23 +335,11 @@ def test_gpano_tells_the_crop_even_of_a_copy_that_was_scaled(tmp_path, scale):
     assert_shows_directions(view, SPEC, tolerance_deg=2.5)
 
 
-@pytest.mark.parametrize("turn_deg", [90.0, 180.0, 270.0, 37.0])
-@pytest.mark.parametrize("fov_deg", [360.0, 90.0])
-def test_a_panorama_can_be_turned_further(tmp_path, turn_deg, fov_deg):
-    spec = GroundView(width_px=round(192 * fov_deg / 360), height_px=48, fov_deg=fov_deg, vertical_fov_deg=90.0)
-    path = saved(tmp_path / "a.jpg", panorama(heading_deg=20.0))
-    view = opened(path, spec, heading_deg=20.0, turn_deg=turn_deg)
-    assert_shows_directions(view, spec, turned_deg=turn_deg, tolerance_deg=2.5)
-    view = opened(path, spec, turn_deg=turn_deg)
-    assert_shows_directions(view, spec, turned_deg=20.0 + turn_deg, tolerance_deg=2.5)
-
-
-def test_perspective_photos_are_never_turned(tmp_path):
-    path = saved(tmp_path / "a.jpg", photo())
+def test_perspective_photos_know_no_north():
     for spec in (SPEC, GroundView(width_px=32, height_px=32, fov_deg=60.0, vertical_fov_deg=60.0)):
-        plain, turned = (opened(path, spec, heading_deg=30.0, turn_deg=turn_deg) for turn_deg in (0.0, 90.0))
-        np.testing.assert_array_equal(plain.pixels, turned.pixels)
-        np.testing.assert_array_equal(plain.valid, turned.valid)
+        plain, told = (perspective_view(photo(), spec, fov_deg=70.0, heading_deg=heading) for heading in (None, 90.0))
+        np.testing.assert_array_equal(plain.pixels, told.pixels)
+        np.testing.assert_array_equal(plain.valid, told.valid)
 
 
 def test_a_file_that_is_no_photo_is_an_error(tmp_path):
@@ -358,63 +347,79 @@ def test_a_file_that_is_no_photo_is_an_error(tmp_path):
     metadata = read_metadata(path)
     (tmp_path / "a.jpg").write_bytes(b"x")
     with pytest.raises(UnreadableImageError, match=r"a\.jpg"):
-        photo_view(path, metadata, SPEC, fov_deg=None, heading_deg=None)
+        StreetPhoto.open(path, metadata)
 
 
-# -- several headings --------------------------------------------------------------------------------------------------
+# -- plans -------------------------------------------------------------------------------------------------------------
 
-CIRCLE = GroundView(width_px=192, height_px=48, fov_deg=360.0, vertical_fov_deg=90.0, headings=8)
-
-
-@pytest.mark.parametrize("heading_deg", [0.0, 33.75, 180.0, 350.0])
-def test_a_perspective_photo_lies_where_its_heading_puts_it(heading_deg):
-    view = perspective_view(photo(fov_deg=70.0), CIRCLE, fov_deg=70.0, heading_deg=heading_deg)
-    assert view.valid.shape == (48, 192)
-    azimuth, _ = grid_deg(CIRCLE, 192)
-    off_axis_deg = np.abs((azimuth - heading_deg + 180) % 360 - 180)[24]
-    np.testing.assert_array_equal(view.valid[24], off_axis_deg < 35.0)
-    assert_shows_directions(
-        View(
-            np.roll(view.pixels, -round(heading_deg / 1.875), axis=1),
-            np.roll(view.valid, -round(heading_deg / 1.875), axis=1),
-        ),
-        CIRCLE,
-    )
+PLAN = PlanView(size_px=64, gsd_m=0.5, eye_height_m=1.7, headings=8)
 
 
-def test_a_part_of_a_panorama_lies_where_its_heading_puts_it():
-    image = panorama(600, 150.0, 50.0, -50.0, heading_deg=0.0)
-    view = panorama_view(image, CIRCLE, fov_deg=150.0, heading_deg=90.0)
-    azimuth, _ = grid_deg(CIRCLE, 192)
-    np.testing.assert_array_equal(view.valid[24], np.abs(azimuth[24] - 90.0) < 75.0)
+def plan_grid(spec):
+    """East and north of the centres of the plan's pixels, metres."""
+    offset_m = (np.arange(spec.size_px) + 0.5 - spec.size_px / 2) * spec.gsd_m
+    return np.meshgrid(offset_m, -offset_m)
 
 
-@pytest.mark.parametrize("kind", ["panorama", "perspective"])
-def test_each_heading_is_a_roll_of_the_circle(kind):
-    make = {"panorama": lambda h: panorama_view(panorama(), CIRCLE, heading_deg=h)}.get(
-        kind, lambda h: perspective_view(photo(), CIRCLE, fov_deg=70.0, heading_deg=h)
-    )
-    ahead = make(0.0)
-    for i in range(8):
-        turned, rolled = make(45.0 * i), ahead.rolled(24 * i)
-        np.testing.assert_array_equal(turned.valid, rolled.valid)
-        assert np.abs(turned.pixels.astype(int) - rolled.pixels).max() <= 2
+def on_the_ground(shown, spec, heading_deg):
+    """The photo that a camera over a coloured ground takes: the colour of each pixel is that of the ground it sees."""
+    azimuth, elevation = shown
+    away_m = spec.eye_height_m / np.tan(np.radians(np.clip(-elevation, 0.5, None)))
+    east_m, north_m = (away_m * f(np.radians(azimuth + heading_deg)) for f in (np.sin, np.cos))
+    channels = [127.5 + 120 * np.sin(east_m / 5), 127.5 + 120 * np.sin(north_m / 5), np.where(elevation < 0, 0, 255)]
+    return Image.fromarray(np.rint(np.stack(channels, axis=-1)).astype(np.uint8))
 
 
-def test_a_compass_is_not_believed_where_all_headings_are_tried(tmp_path):
-    path = tmp_path / "photo.jpg"
-    exif = Image.Exif()
-    exif.get_ifd(IFD.GPSInfo).update({16: "T", 17: 123.0})
-    photo().save(path, exif=exif)
-    metadata = read_metadata(path)
-    assert metadata.heading_deg == 123.0
-    shown = photo_view(path, metadata, CIRCLE, fov_deg=70.0, heading_deg=None)
-    np.testing.assert_array_equal(shown.valid, perspective_view(photo(), CIRCLE, fov_deg=70.0).valid)
-    told = photo_view(path, metadata, CIRCLE, fov_deg=70.0, heading_deg=90.0, turn_deg=45.0)
-    np.testing.assert_array_equal(told.valid, shown.rolled(24).valid)
+def directions(image_size, fov_deg):
+    """Azimuth and elevation of the pixels: of a lens below 180 degrees, else of a panorama."""
+    width, height = image_size
+    x, y = np.meshgrid(np.arange(width) + 0.5 - width / 2, height / 2 - np.arange(height) - 0.5)
+    if fov_deg >= 180:
+        return x * fov_deg / width, y * fov_deg / width
+    focal_px = width / 2 / math.tan(math.radians(fov_deg / 2))
+    return np.degrees(np.arctan2(x, focal_px)), np.degrees(np.arctan2(y, np.hypot(x, focal_px)))
 
 
-@pytest.mark.parametrize("spec", [{"headings": 0}, {"headings": 7}, {"headings": 8, "fov_deg": 90.0}])
-def test_headings_part_a_full_circle(spec):
-    with pytest.raises(ConfigError, match="headings"):
-        GroundView(**{"width_px": 192, "height_px": 48, **spec})
+@pytest.mark.parametrize("heading_deg", [0.0, 33.3, 180.0, 271.0, -45.0])
+@pytest.mark.parametrize(("size", "fov_deg"), [((2048, 1024), 360.0), ((2400, 900), 240.0), ((1600, 1200), 90.0)])
+def test_a_plan_shows_the_ground_where_it_is(size, fov_deg, heading_deg):
+    image = on_the_ground(directions(size, fov_deg), PLAN, heading_deg)
+    view = StreetPhoto(image, fov_deg, fov_deg >= 180).plan(PLAN, heading_deg)
+    east_m, north_m = plan_grid(PLAN)
+    off_axis_deg = np.abs((np.degrees(np.arctan2(east_m, north_m)) - heading_deg + 180) % 360 - 180)
+    away_m = np.hypot(east_m, north_m)
+    assert view.valid[(off_axis_deg < fov_deg / 2 - 2) & (away_m > 5)].all()
+    assert not view.valid[off_axis_deg > fov_deg / 2 + 1e-6].any()
+    # Near the photographer a pixel spans many degrees; far away, many metres lie within a degree.
+    clear = view.valid & (away_m > 4) & (away_m < 12)
+    expected = np.stack([127.5 + 120 * np.sin(east_m / 5), 127.5 + 120 * np.sin(north_m / 5)], axis=-1)
+    assert np.abs(view.pixels[..., :2] - expected)[clear].mean() < 6
+    assert (view.pixels[..., 2][clear] == 0).all(), "nothing above the horizon is seen"
+    assert (view.pixels[~view.valid] == 0).all()
+
+
+def test_a_plan_is_blind_to_where_the_photo_does_not_look_down():
+    image = panorama(1024, top_deg=30.0, bottom_deg=-20.0)
+    view = StreetPhoto(image, 360.0, True, 30.0).plan(PLAN, 0.0)
+    below_m = 1.7 / math.tan(math.radians(20.0))
+    np.testing.assert_array_equal(view.valid, np.hypot(*plan_grid(PLAN)) > below_m)
+    assert not StreetPhoto(image, 360.0, True, 70.0).plan(PLAN, 0.0).valid.any()
+
+
+@pytest.mark.parametrize("fov_deg", [360.0, 80.0])
+def test_headings_turn_a_plan(fov_deg):
+    image = on_the_ground(directions((1200, 900), fov_deg), PLAN, 0.0)
+    shot = StreetPhoto(image, fov_deg, fov_deg == 360.0)
+    ahead = shot.plan(PLAN, 20.0)
+    for quarters in (1, 2, 3):
+        turned = shot.plan(PLAN, 20.0 + 90 * quarters)
+        clear = np.rot90(ahead.valid, -quarters) & turned.valid
+        assert (np.rot90(ahead.valid, -quarters) == turned.valid).mean() > 0.99
+        assert np.abs(np.rot90(ahead.pixels, -quarters).astype(int) - turned.pixels)[clear].max() <= 3
+
+
+@pytest.mark.parametrize("ratio", [1, 2, 4])
+def test_a_plan_of_a_fine_photo_does_not_alias(ratio):
+    image = checkerboard(720 * ratio, 360 * ratio)
+    view = StreetPhoto(image, 360.0, True).plan(PLAN, 0.0)
+    assert view.pixels.std() < 40

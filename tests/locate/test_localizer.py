@@ -12,7 +12,7 @@ from PIL.TiffImagePlugin import IFDRational
 from rasterio.warp import transform
 from rasterio.windows import from_bounds
 
-from geoview.config import GroundView, InferenceConfig
+from geoview.config import InferenceConfig, PlanView
 from geoview.data.queries import PhotoQuery, find_queries
 from geoview.errors import ConfigError, RegionError
 from geoview.geo import cells
@@ -308,7 +308,7 @@ def test_no_photos_no_answers(localizer):
 @pytest.fixture(scope="module")
 def turning(tmp_path_factory, ortho, kit):
     """An index whose encoder tries eight headings."""
-    encoder = kit.make_encoder(ground=GroundView(width_px=64, height_px=32, headings=8))
+    encoder = kit.make_encoder(ground=PlanView(size_px=32, gsd_m=4.8, headings=8))
     folder = tmp_path_factory.mktemp("turning")
     return kit.build(encoder.save(folder / "encoder"), ortho, folder / "index")
 

@@ -49,7 +49,7 @@ def make_plan(style: Style, seed: int, size_m: tuple[float, float]) -> Plan:
     free = extent.difference(shapely.union_all([taken, water, corridor]))
     blocks = list(parts(free, _BLOCK_GAP_M2))
     for block, use in zip(blocks, _uses(style, rng, blocks, urban), strict=True):
-        _BLOCKS[use].fill(plan, next(parts(block.simplify(0.3))), rng)
+        _BLOCKS[use].fill(plan, next(parts(block.simplify(0.3)), block), rng)
     if style.river == "coast":
         line_shore(plan, rng, water)
     _districts(plan, rng)

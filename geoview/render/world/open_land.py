@@ -60,8 +60,8 @@ def _field(plan: Plan, block: Polygon, rng: np.random.Generator) -> None:
 
 def _hedgerow(plan: Plan, rng: np.random.Generator, shape: Polygon) -> None:
     """Trees and bushes along parts of a field's edge."""
-    ring = shapely.get_coordinates(next(parts(shape.simplify(4.0))).exterior)
-    for one, other in itertools.pairwise(ring):
+    outline = next(parts(shape.simplify(4.0)), shape)  # of a sliver nothing would be left
+    for one, other in itertools.pairwise(shapely.get_coordinates(outline.exterior)):
         length = math.dist(one, other)
         if length < 25.0 or rng.random() < 0.45:
             continue
