@@ -73,26 +73,38 @@ class PlanView:
     """What a street photo shows the encoder: the level ground that it would be of, seen from above, north up.
 
     Streets then run in a photo as they do in a chip of the same size, whatever the camera; what stands on the ground is
-    drawn out away from the photographer, and what is above the horizon is not seen. For photos whose heading nobody
-    knows: one is laid out at every heading in turn.
+    drawn out away from the photographer, and what is above the horizon is not seen. What nobody knows of a camera is
+    tried in turn: its heading, and what bends the plan most, the height of panoramas and the tilt of other photos.
 
     Attributes:
         size_px: Edge of the picture, the photographer in the middle.
         gsd_m: Metres per pixel, best those of the aerial view.
-        eye_height_m: Height of cameras above the ground.
         headings: How many headings, evenly spaced, are tried for a photo whose heading is not known.
+        eye_heights_m: Heights of cameras above the ground; all are tried for panoramas, and photos are taken for level
+            ones from the first of them in training.
+        pitches_deg: How far cameras look up; all are tried for perspective photos.
     """
 
     size_px: int = 96
-    gsd_m: float = 0.9
-    eye_height_m: float = 2.0
+    gsd_m: float = 0.6
     headings: int = 16
+    eye_heights_m: tuple[float, ...] = (2.0, 1.6, 2.4)
+    pitches_deg: tuple[float, ...] = (0.0, -3.0, 3.0)
 
     def __post_init__(self) -> None:
+        for name in ("eye_heights_m", "pitches_deg"):  # JSON knows lists only
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
         _require(self.size_px >= _MIN_VIEW_PX, f"size_px of a plan view must be at least {_MIN_VIEW_PX}")
         _require(self.gsd_m > 0, "gsd_m of a plan view, metres per pixel, must be above 0")
-        _require(self.eye_height_m > 0, "eye_height_m of a plan view must be above 0")
         _require(self.headings >= 1, "headings of a plan view must be at least 1")
+        _require(
+            len(self.eye_heights_m) > 0 and all(height_m > 0 for height_m in self.eye_heights_m),
+            "eye_heights_m of a plan view must be heights above 0",
+        )
+        _require(
+            len(self.pitches_deg) > 0 and all(abs(pitch_deg) < 90 for pitch_deg in self.pitches_deg),
+            "pitches_deg of a plan view must be angles between -90 and 90",
+        )
 
     @property
     def reach_m(self) -> float:

@@ -28,6 +28,7 @@ __all__ = [
     "FIRST_LESSON_SEED",
     "Lessons",
     "aerial_recipe",
+    "last_recipe",
     "render_lessons",
     "street_recipe",
     "train_encoder",
@@ -132,7 +133,9 @@ def train_encoder(
     start: Path | None = None,
     num_workers: int = 2,
 ) -> Path:
-    """Renders lessons and trains on them: first on imagery of two dates, then on street photos. Goes on after a kill.
+    """Renders lessons and trains on them: on imagery of two dates, on street photos, on street photos of neighbours.
+
+    Goes on after a kill.
 
     Args:
         out: Folder to work in.
@@ -151,11 +154,14 @@ def train_encoder(
         fit(aerial_recipe(out, folders))
         start = out / "aerial" / "encoder"
     write_pairs(out / "pairs.csv", [*folders, *places])
-    encoder = fit(street_recipe(out, [*(_orthos(folder)[-1] for folder in folders), *imagery], start))
+    chips = [*(_orthos(folder)[-1] for folder in folders), *imagery]
+    street = fit(street_recipe(out, chips, start))
+    encoder = fit(last_recipe(out, chips))
     # What it has learnt from, instead of where that lay on this machine.
     encoder.notes["training"] = {
-        **{key: encoder.notes["training"][key] for key in ("pairs", "steps")},
-        "recipe": "lessons_street.yaml",
+        "pairs": encoder.notes["training"]["pairs"],
+        "steps": street.notes["training"]["steps"] + encoder.notes["training"]["steps"],
+        "recipe": "lessons_street.yaml, lessons_last.yaml",
         "styles": list(TRAINING_STYLES),
         "seeds_from": FIRST_LESSON_SEED,
         **asdict(lessons),
@@ -181,7 +187,7 @@ def aerial_recipe(out: Path, folders: Sequence[Path]) -> TrainConfig:
 
 
 def street_recipe(out: Path, imagery: Sequence[Path], start: Path) -> TrainConfig:
-    """Returns the training that `lessons_street.yaml` describes: pairs in `pairs.csv`, the run in `run/`.
+    """Returns the training that `lessons_street.yaml` describes: pairs in `pairs.csv`, the run in `street/`.
 
     Args:
         out: Folder to work in.
@@ -189,14 +195,32 @@ def street_recipe(out: Path, imagery: Sequence[Path], start: Path) -> TrainConfi
         start: Encoder folder whose weights the run starts from.
     """
     data = {"pairs": str(out / "pairs.csv"), "reference_imagery": list(map(str, imagery))}
-    return _recipe("lessons_street.yaml", data, {"pretrained": str(start / "model.safetensors")}, out / "run")
+    return _recipe("lessons_street.yaml", data, {"pretrained": str(start / "model.safetensors")}, out / "street")
+
+
+def last_recipe(out: Path, imagery: Sequence[Path]) -> TrainConfig:
+    """Returns the training that follows upon `street/`: its recipe but for what `lessons_last.yaml` says.
+
+    Args:
+        out: Folder to work in; the run is in `last/`.
+        imagery: Where chips are cut from.
+    """
+    street = asdict(street_recipe(out, imagery, out / "street" / "encoder"))
+    for key, value in _read("lessons_last.yaml").items():
+        street[key] = street[key] | value if isinstance(value, dict) else value
+    return from_mapping(TrainConfig, {**street, "out": str(out / "last")})
 
 
 def _recipe(name: str, data: dict[str, Any], encoder: dict[str, Any], out: Path) -> TrainConfig:
-    values = yaml.safe_load(files("geoview").joinpath(name).read_text(encoding="utf-8"))
+    values = _read(name)
     values["data"] |= data
     values["encoder"] |= encoder
     return from_mapping(TrainConfig, {**values, "out": str(out)})
+
+
+def _read(name: str) -> dict[str, Any]:
+    values: dict[str, Any] = yaml.safe_load(files("geoview").joinpath(name).read_text(encoding="utf-8"))
+    return values
 
 
 def _photos(folder: Path) -> Iterator[dict[str, str]]:

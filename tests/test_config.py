@@ -32,7 +32,8 @@ REFUSED = [
     (GroundView, {}, "vertical_fov_deg", [0, -1, 181, float("nan")]),
     (PlanView, {}, "size_px", [15, 0, -1]),
     (PlanView, {}, "gsd_m", [0, -0.4, float("nan")]),
-    (PlanView, {}, "eye_height_m", [0, -2, float("nan")]),
+    (PlanView, {}, "eye_heights_m", [(), (0,), (2, -2), (float("nan"),)]),
+    (PlanView, {}, "pitches_deg", [(), (0, 90), (float("nan"),)]),
     (PlanView, {}, "headings", [0, -1]),
     (AerialView, {}, "size_px", [15, 0, -1]),
     (AerialView, {}, "gsd_m", [0, -0.4, float("nan")]),
@@ -82,7 +83,7 @@ def test_an_impossible_value_is_refused_by_the_name_of_its_key(schema, others, k
     ("schema", "values"),
     [
         (GroundView, {"width_px": 16, "height_px": 16, "fov_deg": 360, "vertical_fov_deg": 180}),
-        (PlanView, {"size_px": 16, "gsd_m": 0.01, "eye_height_m": 0.1, "headings": 1}),
+        (PlanView, {"size_px": 16, "gsd_m": 0.01, "eye_heights_m": (0.1,), "headings": 1, "pitches_deg": (89.0,)}),
         (AerialView, {"size_px": 16, "gsd_m": 0.01}),
         (DataConfig, {"pairs": "p.csv", "validation_share": 0.0}),
         (AugmentConfig, {"scale_jitter": 0, "rotation_jitter_deg": 0, "erase_share": 1, "blur_share": 0, "gamma": 0}),

@@ -31,7 +31,10 @@ KINDS = ("panoramas", "perspective")
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory, kit):
-    views = {"ground": PlanView(32, 2.7, headings=4), "aerial": AerialView(32, 2.7)}
+    views = {
+        "ground": PlanView(32, 2.7, headings=4, eye_heights_m=(2.0, 1.6), pitches_deg=(0.0,)),
+        "aerial": AerialView(32, 2.7),
+    }
     return kit.make_encoder(**views).save(tmp_path_factory.mktemp("encoder") / "tiny")
 
 

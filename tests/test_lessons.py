@@ -16,6 +16,7 @@ from geoview.lessons import (
     FIRST_LESSON_SEED,
     Lessons,
     aerial_recipe,
+    last_recipe,
     render_lessons,
     street_recipe,
     train_encoder,
@@ -40,7 +41,7 @@ def small(config):
         config.encoder,
         backbone="convnext_atto",
         backbone_args={"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]},
-        plan=PlanView(32, 2.7, headings=4),
+        plan=PlanView(32, 2.7, headings=4, eye_heights_m=(2.0, 1.6), pitches_deg=(0.0,)),
         aerial=AerialView(32, 2.7),
     )
     optimiser = replace(config.optimiser, steps=2, batch_size=4)
@@ -78,22 +79,22 @@ def test_an_encoder_is_trained_and_halved(rendered, tmp_path, monkeypatch):
     monkeypatch.setattr(lessons, "render_lessons", lambda *_, **__: folders)
     monkeypatch.setattr(lessons, "aerial_recipe", lambda *a: small(aerial_recipe(*a)))
     monkeypatch.setattr(lessons, "street_recipe", lambda *a: small(street_recipe(*a)))
+    monkeypatch.setattr(lessons, "last_recipe", lambda *a: small(last_recipe(*a)))
     folder = train_encoder(tmp_path, SMALL)
-    aerial, street = (CrossViewEncoder.load(tmp_path / run / "encoder") for run in ("aerial", "run"))
+    aerial, street, last = (CrossViewEncoder.load(tmp_path / run / "encoder") for run in ("aerial", "street", "last"))
     assert aerial.notes["training"]["data"]["query_view"] == "aerial"
     assert len(aerial.notes["training"]["data"]["query_imagery"]) == len(folders)
-    assert street.fingerprint() != aerial.fingerprint()
+    assert len({encoder.fingerprint() for encoder in (aerial, street, last)}) == 3
     assert lessons.street_recipe(tmp_path, [], tmp_path).encoder.pretrained == str(tmp_path / "model.safetensors")
     with safe_open(folder / "model.safetensors", "pt") as weights:
         assert {weights.get_tensor(key).dtype for key in weights.keys()} == {torch.float16}  # noqa: SIM118
     encoder = CrossViewEncoder.load(folder)
     assert encoder.ground.headings == 4
-    assert encoder.notes["training"]["steps"] == 2
+    assert encoder.notes["training"]["steps"] == 4
     assert encoder.notes["training"]["pairs"] == len(folders) * 3
     assert str(tmp_path) not in (folder / "geoview.json").read_text(), "an encoder travels without its maker's paths"
-    trained = CrossViewEncoder.load(tmp_path / "run" / "encoder")
     picture = torch.randint(0, 255, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(encoder(picture), trained(picture), atol=2e-3, rtol=0)
+    torch.testing.assert_close(encoder(picture), last(picture), atol=2e-3, rtol=0)
 
 
 def test_photos_are_laid_out_by_their_heading_or_not_at_all(rendered, tmp_path):
@@ -110,7 +111,15 @@ def test_photos_are_laid_out_by_their_heading_or_not_at_all(rendered, tmp_path):
 
 def test_the_recipes_ship_with_the_package_and_are_valid(rendered, tmp_path):
     street, aerial = street_recipe(tmp_path, [tmp_path], tmp_path), aerial_recipe(tmp_path, rendered[1])
-    assert street.encoder.plan == PlanView(96, 0.9, 2.0, 16)
+    assert street.encoder.plan == PlanView(96, 0.6)
     assert (street.data.query_view, aerial.data.query_view) == ("ground", "aerial")
     assert street.encoder.backbone == aerial.encoder.backbone
     assert street.optimiser.steps > aerial.optimiser.steps > 100
+    last = last_recipe(tmp_path, [tmp_path])
+    assert last.encoder == replace(
+        street.encoder, pretrained=str(tmp_path / "street" / "encoder" / "model.safetensors")
+    )
+    assert last.augment == street.augment
+    assert 1 <= last.data.blocks_per_batch < street.data.blocks_per_batch, "each part is harder than that before"
+    assert last.optimiser.learning_rate < street.optimiser.learning_rate
+    assert last.optimiser.batch_size == street.optimiser.batch_size

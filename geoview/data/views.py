@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -112,25 +113,49 @@ class StreetPhoto:
         elevation_deg = (spec.height_px / 2 - np.arange(spec.height_px) - 0.5) * up_deg
         return self._sampled(azimuth_deg[None, :], elevation_deg[:, None], (across_deg, up_deg))
 
-    def plan(self, spec: PlanView, heading_deg: float) -> View:
+    def plan(
+        self, spec: PlanView, heading_deg: float, *, eye_height_m: float | None = None, pitch_deg: float = 0.0
+    ) -> View:
         """Lays the photo out on level ground, north up, the photographer in the middle.
 
         Args:
             spec: Geometry of the plan.
             heading_deg: Heading of the photo's middle column.
+            eye_height_m: Height of the camera above the ground; None is the first of the spec.
+            pitch_deg: How far the camera looks up.
 
         Returns:
             (spec.size_px, spec.size_px); not valid where the photo does not look.
         """
+        down_m = spec.eye_heights_m[0] if eye_height_m is None else eye_height_m
         offset_m = (np.arange(spec.size_px) + 0.5 - spec.size_px / 2) * spec.gsd_m
         east_m, north_m = np.meshgrid(offset_m, -offset_m)
-        away_m = np.hypot(east_m, north_m)
-        azimuth_deg = np.degrees(np.arctan2(east_m, north_m)) - heading_deg
-        elevation_deg = -np.degrees(np.arctan2(spec.eye_height_m, away_m))
+        heading, pitch = math.radians(heading_deg), math.radians(pitch_deg)
+        right_m = east_m * math.cos(heading) - north_m * math.sin(heading)
+        level_m = east_m * math.sin(heading) + north_m * math.cos(heading)
+        ahead_m = level_m * math.cos(pitch) - down_m * math.sin(pitch)
+        up_m = -level_m * math.sin(pitch) - down_m * math.cos(pitch)
+        azimuth_deg = np.degrees(np.arctan2(right_m, ahead_m))
+        elevation_deg = np.degrees(np.arctan2(up_m, np.hypot(right_m, ahead_m)))
         # The finest steps of the plan: across at its edges, up and down half way there.
         across_deg = math.degrees(spec.gsd_m / spec.reach_m)
-        up_deg = math.degrees(spec.eye_height_m * spec.gsd_m / (spec.reach_m / 2) ** 2)
+        up_deg = math.degrees(down_m * spec.gsd_m / (spec.reach_m / 2) ** 2)
         return self._sampled(azimuth_deg, elevation_deg, (across_deg, up_deg))
+
+    def plans(self, spec: PlanView, headings_deg: Sequence[float]) -> list[tuple[View, float]]:
+        """Lays the photo out by each heading and by all that `spec` tries besides.
+
+        Returns:
+            The plans, each with its heading.
+        """
+        eyes_m = spec.eye_heights_m if self.is_panorama else spec.eye_heights_m[:1]
+        pitches_deg = (0.0,) if self.is_panorama else spec.pitches_deg
+        return [
+            (self.plan(spec, heading_deg, eye_height_m=eye_m, pitch_deg=pitch_deg), heading_deg)
+            for eye_m in eyes_m
+            for pitch_deg in pitches_deg
+            for heading_deg in headings_deg
+        ]
 
     def _sampled(
         self, azimuth_deg: NDArray[np.floating], elevation_deg: NDArray[np.floating], step_deg: tuple[float, float]

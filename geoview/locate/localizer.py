@@ -68,7 +68,7 @@ class Localization:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A photo as the encoder sees it: once for each heading that it may have, NaN where headings do not matter."""
+    """A photo as the encoder sees it, in each way it may have been taken; headings are NaN where they do not matter."""
 
     query: PhotoQuery
     pictures: list[Picture]
@@ -207,7 +207,8 @@ class Localizer:
             return _Prepared(query, [photo.strip(spec, heading_deg)], [np.nan], latlon_deg)
         # Only what the user says is believed: compasses in cameras may be far off.
         tried = [360.0 * i / spec.headings for i in range(spec.headings)] if heading_deg is None else [heading_deg]
-        return _Prepared(query, [photo.plan(spec, heading) for heading in tried], tried, latlon_deg)
+        plans, headings_deg = zip(*photo.plans(spec, tried), strict=True)
+        return _Prepared(query, list(plans), list(headings_deg), latlon_deg)
 
     def _middle(self, path: str) -> tuple[Picture, tuple[float, float]]:
         """Cuts the chip around the middle of a georeferenced raster, and tells where that is."""

@@ -352,7 +352,7 @@ def test_a_file_that_is_no_photo_is_an_error(tmp_path):
 
 # -- plans -------------------------------------------------------------------------------------------------------------
 
-PLAN = PlanView(size_px=64, gsd_m=0.5, eye_height_m=1.7, headings=8)
+PLAN = PlanView(size_px=64, gsd_m=0.5, headings=8, eye_heights_m=(1.7, 1.2), pitches_deg=(0.0, 4.0))
 
 
 def plan_grid(spec):
@@ -364,7 +364,7 @@ def plan_grid(spec):
 def on_the_ground(shown, spec, heading_deg):
     """The photo that a camera over a coloured ground takes: the colour of each pixel is that of the ground it sees."""
     azimuth, elevation = shown
-    away_m = spec.eye_height_m / np.tan(np.radians(np.clip(-elevation, 0.5, None)))
+    away_m = spec.eye_heights_m[0] / np.tan(np.radians(np.clip(-elevation, 0.5, None)))
     east_m, north_m = (away_m * f(np.radians(azimuth + heading_deg)) for f in (np.sin, np.cos))
     channels = [127.5 + 120 * np.sin(east_m / 5), 127.5 + 120 * np.sin(north_m / 5), np.where(elevation < 0, 0, 255)]
     return Image.fromarray(np.rint(np.stack(channels, axis=-1)).astype(np.uint8))
@@ -416,6 +416,46 @@ def test_headings_turn_a_plan(fov_deg):
         clear = np.rot90(ahead.valid, -quarters) & turned.valid
         assert (np.rot90(ahead.valid, -quarters) == turned.valid).mean() > 0.99
         assert np.abs(np.rot90(ahead.pixels, -quarters).astype(int) - turned.pixels)[clear].max() <= 3
+
+
+@pytest.mark.parametrize("pitch_deg", [-6.0, 5.0])
+def test_a_known_tilt_is_taken_out(pitch_deg):
+    """A level panorama, and a photo through a tilted lens of the same ground, make the same plan."""
+    azimuth, elevation = (np.radians(a) for a in directions((1600, 1200), 90.0))
+    ahead, right, up = np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)
+    pitch = np.radians(pitch_deg)
+    level, high = ahead * np.cos(pitch) - up * np.sin(pitch), ahead * np.sin(pitch) + up * np.cos(pitch)
+    looks = np.degrees(np.arctan2(right, level)), np.degrees(np.arcsin(high))
+    tilted = StreetPhoto(on_the_ground(looks, PLAN, 30.0), 90.0, False).plan(PLAN, 30.0, pitch_deg=pitch_deg)
+    panorama_plan = StreetPhoto(on_the_ground(directions((2048, 1024), 360.0), PLAN, 30.0), 360.0, True).plan(
+        PLAN, 30.0
+    )
+    away_m = np.hypot(*plan_grid(PLAN))
+    clear = tilted.valid & (away_m > 5) & (away_m < 12)
+    assert clear.sum() > 200
+    assert np.abs(tilted.pixels.astype(int) - panorama_plan.pixels)[clear].mean() < 6
+    ignored = StreetPhoto(on_the_ground(looks, PLAN, 30.0), 90.0, False).plan(PLAN, 30.0)
+    assert np.abs(ignored.pixels.astype(int) - panorama_plan.pixels)[clear & ignored.valid].mean() > 20
+
+
+def test_from_twice_the_height_the_ground_is_twice_as_far():
+    image = on_the_ground(directions((2048, 1024), 360.0), PLAN, 0.0)
+    shot, twice = StreetPhoto(image, 360.0, True), PlanView(size_px=64, gsd_m=1.0, eye_heights_m=(3.4,))
+    np.testing.assert_allclose(shot.plan(PLAN, 0.0).pixels, shot.plan(twice, 0.0).pixels, atol=1)
+
+
+def test_what_is_tried_of_each_kind_of_photo():
+    image = on_the_ground(directions((720, 360), 360.0), PLAN, 0.0)
+    for is_panorama, tried in (
+        (True, [{"eye_height_m": 1.7}, {"eye_height_m": 1.2}]),
+        (False, [{}, {"pitch_deg": 4.0}]),
+    ):
+        shot = StreetPhoto(image, 360.0 if is_panorama else 80.0, is_panorama)
+        plans = shot.plans(PLAN, [10.0, 200.0])
+        assert [heading for _, heading in plans] == [10.0, 200.0] * 2
+        expected = [shot.plan(PLAN, heading, **options) for options in tried for heading in (10.0, 200.0)]
+        for (view, _), same in zip(plans, expected, strict=True):
+            np.testing.assert_array_equal(view.pixels, same.pixels)
 
 
 @pytest.mark.parametrize("ratio", [1, 2, 4])

@@ -308,7 +308,7 @@ def test_no_photos_no_answers(localizer):
 @pytest.fixture(scope="module")
 def turning(tmp_path_factory, ortho, kit):
     """An index whose encoder tries eight headings."""
-    encoder = kit.make_encoder(ground=PlanView(size_px=32, gsd_m=4.8, headings=8))
+    encoder = kit.make_encoder(ground=PlanView(size_px=32, gsd_m=4.8, headings=8, eye_heights_m=(2.0, 1.0)))
     folder = tmp_path_factory.mktemp("turning")
     return kit.build(encoder.save(folder / "encoder"), ortho, folder / "index")
 
