@@ -173,25 +173,45 @@ class DataConfig:
     """Pairs of pictures of the same ground.
 
     Attributes:
-        pairs: CSV with the columns `query_path, reference_path, lat, lon, heading_deg, fov_deg`. A side without a path
-            is cut from that side's imagery at lat, lon.
+        pairs: CSV with the columns `query_path, reference_path, lat, lon, heading_deg, fov_deg`, where a side without a
+            path is cut from that side's imagery at lat, lon; or the folder of CVUSA, CVACT, VIGOR or University-1652.
+        split: Which part of such a data set, such as `train` or `same_train`.
+        labels: Whose labels of it: VIGOR has `corrected` ones too.
         query_view: What the query side shows: street photos, or imagery of another date.
         query_imagery: Imagery of the query side: rasters, folders, pyramids or manifests.
         reference_imagery: Imagery of the reference side.
         validation_share: Share of the pairs held out for validation, drawn by blocks of about 1 km.
         blocks_per_batch: A batch meets pairs of this many blocks of about 1 km, so that its negatives are neighbours;
             0 mixes all pairs.
+        mining: What batches are made of instead: `gps`, pairs that are near each other; `similarity`, pairs whose
+            references the encoder takes for one another, mined anew every few epochs, and before the first time pairs
+            that are near each other, if all positions are known.
+        mine_every_epochs: How often similarity is mined.
+        neighbours: How many neighbours of each pair are mined.
+        neighbours_a_seed: How many of them come with a pair into its batch, half of them the nearest.
     """
 
     pairs: str
+    split: str | None = None
+    labels: Literal["original", "corrected"] = "original"
     query_view: Literal["ground", "aerial"] = "ground"
     query_imagery: list[str] = field(default_factory=list)
     reference_imagery: list[str] = field(default_factory=list)
     validation_share: float = 0.0
     blocks_per_batch: int = 0
+    mining: Literal["none", "gps", "similarity"] = "none"
+    mine_every_epochs: int = 4
+    neighbours: int = 128
+    neighbours_a_seed: int = 64
 
     def __post_init__(self) -> None:
         _require(self.blocks_per_batch >= 0, "data.blocks_per_batch must not be negative")
+        _require(
+            self.mining == "none" or not self.blocks_per_batch,
+            "data.mining and data.blocks_per_batch exclude each other: each says which pairs meet in a batch",
+        )
+        for name in ("mine_every_epochs", "neighbours", "neighbours_a_seed"):
+            _require(getattr(self, name) >= 1, f"data.{name} must be at least 1")
         _require(0 <= self.validation_share < 1, "data.validation_share must be in [0, 1)")
 
 

@@ -1,4 +1,4 @@
-"""What a path is: an encoder, an index, a training run, a photo or imagery."""
+"""What a path is: an encoder, an index, a training run, a data set, a photo or imagery."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import tiles
+from geoview.data.datasets import DATASETS, Dataset, load, recognise
 from geoview.data.photos import read_metadata
-from geoview.errors import ConfigError
+from geoview.errors import ConfigError, DatasetError
 from geoview.index.cell_index import CellIndex
 from geoview.models.encoder import CrossViewEncoder
 
@@ -32,6 +33,9 @@ def describe(path: Path) -> dict[str, Any]:
     for marker, of in (("manifest.json", describe_index), ("geoview.json", _encoder), ("config.yaml", _run)):
         if (path / marker).exists():
             return of(path)
+    name = recognise(path)
+    if name is not None:
+        return _dataset(path, DATASETS[name])
     return _photo(path) if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp") else _imagery(path)
 
 
@@ -82,6 +86,30 @@ def _run(path: Path) -> dict[str, Any]:
     rows = list(csv.DictReader(metrics.open(encoding="utf-8"))) if metrics.exists() else []
     finished = (path / "encoder" / "geoview.json").exists()
     return {"kind": "training run", "finished": finished, "last": rows[-1] if rows else None}
+
+
+def _dataset(path: Path, dataset: Dataset) -> dict[str, Any]:
+    return {
+        "kind": "data set",
+        "name": dataset.name,
+        "page": dataset.page,
+        "splits": [
+            {"split": split, "labels": labels, **_split(path, dataset, split, labels)}
+            for labels in dataset.loaders
+            for split in dataset.splits
+        ],
+    }
+
+
+def _split(path: Path, dataset: Dataset, split: str, labels: str) -> dict[str, Any]:
+    """What is there of a split beside what is published; what is not there is told, and no failure."""
+    published = dataset.splits[split]
+    counts = {"published_queries": published.queries, "published_references": published.references}
+    try:
+        table = load(dataset.name, path, split, labels=labels)
+    except DatasetError as error:
+        return {**counts, "error": str(error)}
+    return {"queries": len(table), "references": len(table.reference_path), **counts}
 
 
 def _photo(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "BusyError",
     "ConfigError",
+    "DatasetError",
     "EncoderError",
     "EncoderMismatchError",
     "GeoviewError",
@@ -50,6 +51,10 @@ class PhotoTableError(GeoviewError, ValueError):
 
 class PairTableError(GeoviewError, ValueError):
     """A pair table lacks a column, names a missing file or holds a coordinate that cannot be."""
+
+
+class DatasetError(GeoviewError, ValueError):
+    """A copy of a published data set lacks a file or too many images, or a list of it cannot be read."""
 
 
 class EncoderError(GeoviewError, ValueError):

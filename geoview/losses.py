@@ -2,11 +2,46 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.nn import functional as F
 
-__all__ = ["info_nce"]
+__all__ = ["decoupled_info_nce", "gathered", "info_nce", "multi_similarity"]
+
+
+def gathered(x: Tensor) -> Tensor:
+    """Gathers a tensor from all processes, with gradient: in-batch negatives then come from everywhere.
+
+    Every process computes the same loss of the whole batch. Its gradient by the own rows is summed over the processes,
+    so that the mean of all processes' parameter gradients, which data-parallel training takes, is that of one process
+    with the whole batch.
+
+    Args:
+        x: (B, ...), the same shape in every process.
+
+    Returns:
+        (processes * B, ...) in the order of the processes; `x` itself where there is one.
+    """
+    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+        return x
+    everywhere: Tensor = _Gathered.apply(x)
+    return everywhere
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x) for _ in range(distributed.get_world_size())]
+        distributed.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        grad = grads[0].contiguous()
+        distributed.all_reduce(grad)
+        return grad.chunk(distributed.get_world_size())[distributed.get_rank()]
 
 
 def info_nce(
@@ -27,7 +62,7 @@ def info_nce(
         reference: (B, D) unit vectors.
         logit_scale: Scalar, logarithm of the inverse temperature.
         label_smoothing: Share of the target spread over all references.
-        ignore: (B, B) bool, symmetric: pairs of rows that are no negatives of one another. The diagonal does not count.
+        ignore: (B, B) bool: references (columns) that are no negatives of a query (row). The diagonal does not count.
 
     Returns:
         Scalar loss, float32 whatever autocast says: logits in half precision lose what tells hard negatives apart.
@@ -47,3 +82,99 @@ def _cross_entropy(logits: Tensor, counted: Tensor, label_smoothing: float) -> T
     log_p = F.log_softmax(logits.masked_fill(~counted, -torch.inf), dim=1)
     spread = log_p.masked_fill(~counted, 0).sum(dim=1) / counted.sum(dim=1)
     return -((1 - label_smoothing) * log_p.diagonal() + label_smoothing * spread).mean()
+
+
+def decoupled_info_nce(
+    query: Tensor,
+    reference: Tensor,
+    logit_scale: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    ignore: Tensor | None = None,
+) -> Tensor:
+    """Symmetric InfoNCE whose denominators hold the negatives only, so that an easy match does not still the rest.
+
+    With logits s and the counted columns M_i of row i, l_ij = s_ij - log sum_{k in M_i, k != j} exp(s_ik), and a row's
+    loss is -(1 - e) l_ii - e / (|M_i| - 1) sum_{j != i} l_ij (Fervers et al., Statewide Visual Geolocalization in the
+    Wild, ECCV 2024; after Yeh et al., Decoupled Contrastive Learning, ECCV 2022).
+
+    Args:
+        query: (B, D) unit vectors; row i belongs to row i of `reference`. B is at least 2.
+        reference: (B, D) unit vectors.
+        logit_scale: Scalar, logarithm of the inverse temperature.
+        label_smoothing: e above.
+        ignore: As for `info_nce`; every row needs a negative that is not ignored.
+
+    Returns:
+        Scalar loss, float32. It may be below 0.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        logits = logit_scale.float().exp() * query.float() @ reference.float().T
+        own = torch.eye(len(query), dtype=torch.bool, device=query.device)
+        counted = torch.ones_like(own) if ignore is None else ~ignore | own
+        there = _decoupled(logits, counted, label_smoothing)
+        back = _decoupled(logits.T, counted.T, label_smoothing)
+        return (there + back) / 2
+
+
+def _decoupled(logits: Tensor, counted: Tensor, label_smoothing: float) -> Tensor:
+    n = len(logits)
+    own = torch.eye(n, dtype=torch.bool, device=logits.device)
+    masked = logits.masked_fill(~counted, -torch.inf)
+    match = logits.diagonal() - masked.masked_fill(own, -torch.inf).logsumexp(dim=1)
+    if not label_smoothing:
+        return -match.mean()
+    # The denominator of l_ij leaves j out: log(sum - exp(s_ij)), in a form that does not overflow.
+    total = masked.logsumexp(dim=1, keepdim=True)
+    share = (masked - total).exp().clamp(max=1 - 1e-6)
+    others = masked - (total + torch.log1p(-share))
+    negatives = counted & ~own
+    spread = others.masked_fill(~negatives, 0).sum(dim=1) / negatives.sum(dim=1)
+    return -((1 - label_smoothing) * match + label_smoothing * spread).mean()
+
+
+def multi_similarity(
+    query: Tensor,
+    reference: Tensor,
+    *,
+    alpha: float = 1.0,
+    beta: float = 50.0,
+    base: float = 0.0,
+    margin: float = 0.1,
+    ignore: Tensor | None = None,
+) -> Tensor:
+    """Multi-similarity loss with its miner, both ways (Wang et al., CVPR 2019).
+
+    A row's loss is log(1 + sum_p exp(-alpha (s_ip - base))) / alpha + log(1 + sum_n exp(beta (s_in - base))) / beta,
+    over its positive if that is less alike than its most alike negative plus `margin`, and over the negatives more
+    alike than its positive minus `margin`. The defaults are those of SALAD (Izquierdo and Civera, CVPR 2024).
+
+    Args:
+        query: (B, D) unit vectors; row i belongs to row i of `reference`.
+        reference: (B, D) unit vectors.
+        alpha: Weight of the positive.
+        beta: Weight of the negatives.
+        base: Likeness at which both weigh the same.
+        margin: Of the miner.
+        ignore: As for `info_nce`.
+
+    Returns:
+        Scalar loss, float32.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        likeness = query.float() @ reference.float().T
+        own = torch.eye(len(query), dtype=torch.bool, device=query.device)
+        negatives = ~own if ignore is None else ~ignore & ~own
+
+        def half(s: Tensor, negative: Tensor) -> Tensor:
+            match = s.diagonal()[:, None]
+            hard = negative & (s > match - margin)
+            hardest = s.masked_fill(~negative, -torch.inf).amax(dim=1, keepdim=True)
+            pull = (-alpha * (match - base)).masked_fill(match >= hardest + margin, -torch.inf)
+            push = (beta * (s - base)).masked_fill(~hard, -torch.inf)
+            zero = torch.zeros_like(match)
+            pulled = torch.cat([zero, pull], dim=1).logsumexp(dim=1) / alpha
+            pushed = torch.cat([zero, push], dim=1).logsumexp(dim=1) / beta
+            return (pulled + pushed).mean()
+
+        return (half(likeness, negatives) + half(likeness.T, negatives.T)) / 2

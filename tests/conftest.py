@@ -4,6 +4,7 @@ The orthophoto lies around a corner where four S2 cells of level 8 meet, so that
 """
 
 import os
+import runpy
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -150,3 +151,9 @@ def real_data():
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set GEOVIEW_REAL_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def twins():
+    """Writers of published data sets in small, in the layouts they are distributed in."""
+    return SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "data" / "twins.py")))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from geoview.losses import info_nce
+from geoview.losses import decoupled_info_nce, gathered, info_nce, multi_similarity
 
 torch.set_num_threads(2)
 
@@ -112,3 +112,120 @@ def test_ignored_pairs_are_no_negatives():
         loss = info_nce(query, reference, SCALE, label_smoothing=smoothing, ignore=ignore)
         torch.testing.assert_close(loss, torch.stack(expected).mean())
         assert loss < info_nce(query, reference, SCALE, label_smoothing=smoothing)
+
+
+# -- across processes --------------------------------------------------------------------------------------------------
+
+
+def gradients_of_a_process(rank, world, folder):
+    """What a process of data-parallel training has of a batch of 8 pairs that is dealt out."""
+    if world > 1:
+        torch.distributed.init_process_group(
+            "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world
+        )
+    weight = unit(10, 8, seed=3).T.clone().requires_grad_()
+    scale = SCALE.clone().requires_grad_()
+    mine = slice(rank * 8 // world, (rank + 1) * 8 // world)
+    query, reference = (F.normalize(unit(8, 8, seed=seed)[mine] @ weight, dim=1) for seed in (1, 2))
+    ignore = torch.zeros(8, 8, dtype=torch.bool)
+    ignore[0, 5] = True
+    loss = info_nce(gathered(query), gathered(reference), scale, label_smoothing=0.1, ignore=ignore)
+    loss.backward()
+    torch.save((loss.detach(), weight.grad, scale.grad), folder / f"{world}_{rank}.pt")
+    if world > 1:
+        torch.distributed.destroy_process_group()
+
+
+def test_two_processes_have_the_loss_and_the_gradients_of_one(tmp_path):
+    gradients_of_a_process(0, 1, tmp_path)
+    torch.multiprocessing.start_processes(gradients_of_a_process_apart, (2, tmp_path), nprocs=2, start_method="fork")
+    whole = torch.load(tmp_path / "1_0.pt")
+    parts = [torch.load(tmp_path / f"2_{rank}.pt") for rank in range(2)]
+    for own in parts:
+        torch.testing.assert_close(own[0], whole[0], rtol=0, atol=1e-5)
+    # Data-parallel training takes the mean of the processes' gradients.
+    for i in (1, 2):
+        torch.testing.assert_close((parts[0][i] + parts[1][i]) / 2, whole[i], rtol=0, atol=1e-5)
+    assert (parts[0][1] - parts[1][1]).abs().max() > 1e-3, "each has its own rows' part"
+
+
+def gradients_of_a_process_apart(rank, world, folder):
+    torch.set_num_threads(1)
+    gradients_of_a_process(rank, world, folder)
+
+
+def test_one_process_gathers_what_it_has():
+    x = unit()
+    assert gathered(x) is x
+
+
+# -- other forms -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("ignoring", [False, True])
+def test_the_decoupled_form_written_out(smoothing, ignoring):
+    query, reference, n = unit(seed=1), unit(seed=2), 6
+    ignore = torch.zeros(n, n, dtype=torch.bool)
+    if ignoring:
+        ignore[0, 1] = ignore[4, 2] = ignore[3, 3] = True
+    both = 0.0
+    for s, skip in ((SCALE.exp() * query @ reference.T, ignore), (SCALE.exp() * reference @ query.T, ignore.T)):
+        for i in range(n):
+            counted = [j for j in range(n) if j == i or not skip[i, j]]
+            ell = {j: s[i, j] - torch.stack([s[i, k] for k in counted if k != j]).exp().sum().log() for j in counted}
+            others = torch.stack([ell[j] for j in counted if j != i]).mean()
+            both += -((1 - smoothing) * ell[i] + smoothing * others) / (2 * n)
+    options = {"label_smoothing": smoothing, "ignore": ignore if ignoring else None}
+    torch.testing.assert_close(decoupled_info_nce(query, reference, SCALE, **options), both, rtol=1e-4, atol=1e-4)
+
+
+def test_decoupling_takes_the_match_out_of_the_denominator():
+    query, reference = unit(seed=1), unit(seed=2)
+    assert decoupled_info_nce(query, reference, SCALE) < info_nce(query, reference, SCALE)
+    # Perfect matches, and all others at right angles: log(5) less the scale, and nothing overflows.
+    loss = decoupled_info_nce(torch.eye(6), torch.eye(6), SCALE, label_smoothing=0.1)
+    assert torch.isfinite(loss)
+    assert decoupled_info_nce(torch.eye(6), torch.eye(6), SCALE) == pytest.approx(math.log(5) - 1 / 0.07, rel=1e-4)
+
+
+def multi_similarity_written_out(s, skip, alpha, beta, base, margin):
+    rows = []
+    for i in range(len(s)):
+        wrong = [s[i, j] for j in range(len(s)) if j != i and not skip[i, j]]
+        pull = [s[i, i]] if wrong and s[i, i] - margin < max(wrong) else []
+        push = [x for x in wrong if x + margin > s[i, i]]
+        rows.append(
+            math.log(1 + sum(math.exp(-alpha * (float(x) - base)) for x in pull)) / alpha
+            + math.log(1 + sum(math.exp(beta * (float(x) - base)) for x in push)) / beta
+        )
+    return sum(rows) / len(rows)
+
+
+@pytest.mark.parametrize("ignoring", [False, True])
+def test_multi_similarity_written_out(ignoring):
+    query, reference = unit(seed=1), F.normalize(unit(seed=1) + 0.4 * unit(seed=2), dim=1)
+    ignore = torch.zeros(6, 6, dtype=torch.bool)
+    ignore[1, 4] = ignoring
+    options = {"alpha": 2.0, "beta": 20.0, "base": 0.3, "margin": 1.2}
+    s = query @ reference.T
+    halves = multi_similarity_written_out(s, ignore, **options), multi_similarity_written_out(s.T, ignore.T, **options)
+    loss = multi_similarity(query, reference, ignore=ignore if ignoring else None, **options)
+    assert float(loss) == pytest.approx(sum(halves) / 2, abs=1e-5)
+    assert min(halves) > 0
+
+
+def test_multi_similarity_is_content_where_all_is_far_apart():
+    assert multi_similarity(torch.eye(6), torch.eye(6)) == 0
+    query = torch.eye(6).requires_grad_()
+    multi_similarity(query, torch.eye(6).roll(1, 0)).backward()
+    assert query.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("loss", [decoupled_info_nce, multi_similarity])
+def test_other_forms_are_symmetric_and_in_single_precision(loss):
+    query, reference = unit(seed=1, dtype=torch.bfloat16), unit(seed=2, dtype=torch.bfloat16)
+    arguments = (SCALE,) if loss is decoupled_info_nce else ()
+    value = loss(query, reference, *arguments)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, loss(reference, query, *arguments))

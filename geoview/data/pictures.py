@@ -31,8 +31,8 @@ class Side:
     """Where one side of the pairs comes from.
 
     Attributes:
-        paths: A file a pair, or an empty name: then the picture is cut from the imagery.
-        imagery: None where every pair has a file.
+        paths: A file a query or a reference, or an empty name: then the picture is cut from the imagery.
+        imagery: None where every picture has a file.
         view: Geometry that the encoder sees.
     """
 
@@ -41,8 +41,8 @@ class Side:
     view: ViewSpec
 
 
-#: The views of a pair, and where it is: (2,) WGS84, NaN where unknown.
-Pair = tuple[View, View, NDArray[np.float64]]
+#: The views of a pair, and its row in the table.
+Pair = tuple[View, View, int]
 
 
 class PairPictures(Dataset[Pair]):
@@ -84,22 +84,42 @@ class PairPictures(Dataset[Pair]):
         rng = np.random.default_rng([self._seed, step, row])
         ground = _Ground.drawn(self._augment, rng)
         mirrored = bool(self._augment and self._augment.flip and rng.random() < 0.5)
-        query = self._picture(self._query, row, ground, self._augment.query_offset_m if self._augment else 0.0, rng)
-        reference = self._picture(
-            self._reference, row, ground, self._augment.reference_offset_m if self._augment else 0.0, rng
-        )
-        latlon_deg = self.table.latlon_deg[row]
-        return (_mirrored(query), _mirrored(reference), latlon_deg) if mirrored else (query, reference, latlon_deg)
+        query = self._query_side(row, self._augment, ground, rng)
+        reference = self._reference_side(row, self._augment, ground, rng)
+        return (_mirrored(query), _mirrored(reference), row) if mirrored else (query, reference, row)
 
-    def _picture(self, side: Side, row: int, ground: _Ground, offset_m: float, rng: np.random.Generator) -> View:
-        path = side.paths[row]
-        if isinstance(side.view, GroundView | PlanView):
-            return self._street(path, side.view, row, 90.0 * ground.quarter)
-        if path:
-            view = fit_view(load_image(path), side.view)
-            return View(np.rot90(view.pixels, ground.quarter), np.rot90(view.valid, ground.quarter))
-        assert side.imagery is not None, "fit.py opens imagery for sides without paths"
-        return self._chip(side.imagery, side.view, self.table.latlon_deg[row], ground, offset_m, rng)
+    def query(self, row: int) -> View:
+        """Reads the query of a pair as it is, nothing drawn."""
+        return self._query_side(row, None, _UPRIGHT, np.random.default_rng(0))
+
+    def reference(self, row: int) -> View:
+        """Reads the reference of a pair as it is, nothing drawn."""
+        return self._reference_side(row, None, _UPRIGHT, np.random.default_rng(0))
+
+    def _query_side(self, row: int, augment: AugmentConfig | None, ground: _Ground, rng: np.random.Generator) -> View:
+        if isinstance(self._query.view, GroundView | PlanView):
+            return self._street(self._query.paths[row], self._query.view, row, 90.0 * ground.quarter)
+        offset_m = augment.query_offset_m if augment else 0.0
+        return _from_above(
+            self._query, self._query.view, row, self.table.latlon_deg[row], augment, ground, offset_m, rng
+        )
+
+    def _reference_side(
+        self, row: int, augment: AugmentConfig | None, ground: _Ground, rng: np.random.Generator
+    ) -> View:
+        at = int(self.table.positive[row])
+        assert isinstance(self._reference.view, AerialView), "references are seen from above"
+        offset_m = augment.reference_offset_m if augment else 0.0
+        return _from_above(
+            self._reference,
+            self._reference.view,
+            at,
+            self.table.reference_latlon_deg[at],
+            augment,
+            ground,
+            offset_m,
+            rng,
+        )
 
     def _street(self, path: str, view: GroundView | PlanView, row: int, turn_deg: float) -> View:
         metadata = read_metadata(path)
@@ -110,34 +130,6 @@ class PairPictures(Dataset[Pair]):
             return photo.plan(view, heading_deg - turn_deg)
         heading_deg = metadata.heading_deg if heading_deg is None else heading_deg
         return photo.strip(view, (0.0 if heading_deg is None else heading_deg) - turn_deg)
-
-    def _chip(
-        self,
-        imagery: tiles.ImagerySource,
-        view: AerialView,
-        latlon_deg: NDArray[np.float64],
-        ground: _Ground,
-        offset_m: float,
-        rng: np.random.Generator,
-    ) -> View:
-        scale, tilt_deg, offset = 1.0, 0.0, np.zeros(2)
-        if self._augment is not None:
-            scale += rng.uniform(-self._augment.scale_jitter, self._augment.scale_jitter)
-            tilt_deg = rng.uniform(-self._augment.rotation_jitter_deg, self._augment.rotation_jitter_deg)
-            offset = rng.uniform(-offset_m, offset_m, 2) / view.ground_size_m
-        centre_m = (ground.centre + ground.share * _turned(offset, ground.heading_deg)) * view.ground_size_m
-        chip = imagery.chip(
-            destination_deg(latlon_deg, np.degrees(np.arctan2(*centre_m)), np.hypot(*centre_m)),
-            size_px=view.size_px,
-            gsd_m=view.gsd_m * ground.share * scale,
-            heading_deg=ground.heading_deg + tilt_deg,
-        )
-        if not ground.is_crop:
-            return View(chip.pixels, chip.valid)
-        across = (np.arange(view.size_px) + 0.5) / view.size_px - 0.5
-        right, up = np.meshgrid(across, -across)
-        at = _turned(np.stack([right, up], axis=-1), tilt_deg) * scale + offset
-        return View(chip.pixels, chip.valid & (np.abs(at) <= 0.5).all(axis=-1))
 
 
 @dataclass(frozen=True)
@@ -177,6 +169,56 @@ class _Ground:
         return self.share < 1.0
 
 
+_UPRIGHT = _Ground(0, 0.0, 1.0, np.zeros(2))
+
+
+def _from_above(
+    side: Side,
+    view: AerialView,
+    at: int,
+    latlon_deg: NDArray[np.float64],
+    augment: AugmentConfig | None,
+    ground: _Ground,
+    offset_m: float,
+    rng: np.random.Generator,
+) -> View:
+    """Reads picture `at` of a side from its file, or cuts it from the side's imagery."""
+    if side.paths[at]:
+        seen = fit_view(load_image(side.paths[at]), view)
+        return View(np.rot90(seen.pixels, ground.quarter), np.rot90(seen.valid, ground.quarter))
+    assert side.imagery is not None, "fit.py opens imagery for sides without paths"
+    return _chip(side.imagery, view, latlon_deg, augment, ground, offset_m, rng)
+
+
+def _chip(
+    imagery: tiles.ImagerySource,
+    view: AerialView,
+    latlon_deg: NDArray[np.float64],
+    augment: AugmentConfig | None,
+    ground: _Ground,
+    offset_m: float,
+    rng: np.random.Generator,
+) -> View:
+    scale, tilt_deg, offset = 1.0, 0.0, np.zeros(2)
+    if augment is not None:
+        scale += rng.uniform(-augment.scale_jitter, augment.scale_jitter)
+        tilt_deg = rng.uniform(-augment.rotation_jitter_deg, augment.rotation_jitter_deg)
+        offset = rng.uniform(-offset_m, offset_m, 2) / view.ground_size_m
+    centre_m = (ground.centre + ground.share * _turned(offset, ground.heading_deg)) * view.ground_size_m
+    chip = imagery.chip(
+        destination_deg(latlon_deg, np.degrees(np.arctan2(*centre_m)), np.hypot(*centre_m)),
+        size_px=view.size_px,
+        gsd_m=view.gsd_m * ground.share * scale,
+        heading_deg=ground.heading_deg + tilt_deg,
+    )
+    if not ground.is_crop:
+        return View(chip.pixels, chip.valid)
+    across = (np.arange(view.size_px) + 0.5) / view.size_px - 0.5
+    right, up = np.meshgrid(across, -across)
+    at = _turned(np.stack([right, up], axis=-1), tilt_deg) * scale + offset
+    return View(chip.pixels, chip.valid & (np.abs(at) <= 0.5).all(axis=-1))
+
+
 def _turned(right_up: NDArray[np.float64], heading_deg: float) -> NDArray[np.float64]:
     """Turns (..., 2) vectors (right, up) of a frame whose top has a heading to (east, north)."""
     sine, cosine = np.sin(np.radians(heading_deg)), np.cos(np.radians(heading_deg))
@@ -185,9 +227,9 @@ def _turned(right_up: NDArray[np.float64], heading_deg: float) -> NDArray[np.flo
 
 
 def stack_pairs(pairs: Sequence[Pair]) -> tuple[Batch, Batch, Tensor]:
-    """Stacks pairs: queries, references, and (B, 2) positions; narrower views are padded as not valid."""
-    queries, references, latlon_deg = zip(*pairs, strict=True)
-    return _stack(queries), _stack(references), torch.from_numpy(np.stack(latlon_deg))
+    """Stacks pairs: queries, references, and (B,) rows of the table; narrower views are padded as not valid."""
+    queries, references, rows = zip(*pairs, strict=True)
+    return _stack(queries), _stack(references), torch.tensor(rows)
 
 
 def _stack(views: Sequence[View]) -> Batch:

@@ -17,11 +17,12 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from tqdm import tqdm
 
 import tiles
-from geoview.config import InferenceConfig, PlanView, TrainConfig, differing_keys
+from geoview.config import DataConfig, InferenceConfig, PlanView, TrainConfig, differing_keys
+from geoview.data.datasets import DATASETS, load, recognise
 from geoview.data.pairs import PairTable
 from geoview.data.pictures import PairPictures, Side
 from geoview.embed import embed, resolve_device, resolve_precision
-from geoview.errors import ConfigError, OutputExistsError, PairTableError, TrainingError
+from geoview.errors import ConfigError, DatasetError, OutputExistsError, PairTableError, TrainingError
 from geoview.files import exclusive, full_disk_told, write_text
 from geoview.metrics import ranks, recall_at
 from geoview.models.encoder import CrossViewEncoder
@@ -55,12 +56,13 @@ def fit(config: TrainConfig) -> CrossViewEncoder:
         OutputExistsError: `config.out` holds something that is not a run.
         TrainingError: The run there has another config, names the keys; fewer pairs than a batch; loss not finite.
         PairTableError: The pair table cannot be used.
+        DatasetError: The folder is no copy of a data set, or lacks files.
         BusyError: Another process trains there.
     """
     out = Path(config.out)
     with full_disk_told(out), exclusive(out):
         _refuse_another_run(out, config)
-        table = PairTable.from_csv(config.data.pairs)
+        table = _table(config.data)
         training, validation = table.split(config.data.validation_share, config.seed)
         if config.optimiser.steps and len(training) < config.optimiser.batch_size:
             raise TrainingError(
@@ -101,6 +103,22 @@ def _refuse_another_run(out: Path, config: TrainConfig) -> None:
         raise OutputExistsError(f"{out}: holds other files; choose an empty or a new folder")
 
 
+def _table(data: DataConfig) -> PairTable:
+    root = Path(data.pairs)
+    if not root.is_dir():
+        if data.split is not None:
+            raise ConfigError(f"{root}: data.split is of data sets' folders, and this is none; leave it out")
+        return PairTable.from_csv(root)
+    name = recognise(root)
+    if name is None:
+        raise DatasetError(
+            f"{root}: no copy of {', '.join(DATASETS)}; name a CSV, or the folder that holds the data set"
+        )
+    if data.split is None:
+        raise ConfigError(f"{root}: is {name}; say which data.split: {', '.join(DATASETS[name].splits)}")
+    return load(name, root, data.split, labels=data.labels)
+
+
 def _plain(value: Any) -> Any:
     """Returns what YAML gives back: tuples as lists."""
     if isinstance(value, dict):
@@ -110,14 +128,15 @@ def _plain(value: Any) -> Any:
 
 def _pictures(table: PairTable, config: TrainConfig, *, augmented: bool) -> PairPictures:
     crops = config.augment.crop_min_share < 1 or config.augment.crop_rotation_deg > 0
-    if crops and (any(table.query_path) or any(table.reference_path)):
+    shown = tuple(table.reference_path[i] for i in np.unique(table.positive))
+    if crops and (any(table.query_path) or any(shown)):
         raise ConfigError(
             "augment.crop_min_share and augment.crop_rotation_deg cut both sides to the same ground and need imagery "
             f"for both; {table.name} names picture files"
         )
     query_view = config.encoder.street if config.data.query_view == "ground" else config.encoder.aerial
     query_imagery = _imagery(config.data.query_imagery, table.query_path, "data.query_imagery", table)
-    reference_imagery = _imagery(config.data.reference_imagery, table.reference_path, "data.reference_imagery", table)
+    reference_imagery = _imagery(config.data.reference_imagery, shown, "data.reference_imagery", table)
     query = Side(table.query_path, query_imagery, query_view)
     reference = Side(table.reference_path, reference_imagery, config.encoder.aerial)
     if config.data.query_view == "ground" and not all(table.query_path):
@@ -214,12 +233,13 @@ class _Progress(Callback):
 
 
 def _validate(encoder: CrossViewEncoder, table: PairTable, config: TrainConfig) -> dict[str, float]:
-    """Retrieves each held-out query among the held-out references."""
+    """Retrieves each held-out query among the references of the held-out queries."""
     if not len(table):
         return {}
     pictures = _pictures(table, config, augmented=False)
     inference = InferenceConfig(device=config.device, precision=config.precision)
-    queries = embed(encoder, (pictures[0, i][0] for i in range(len(table))), inference)
-    references = embed(encoder, (pictures[0, i][1] for i in range(len(table))), inference)
-    rank = ranks(np.stack(list(queries)), np.stack(list(references)), np.arange(len(table)))
+    _, first, positive = np.unique(table.positive, return_index=True, return_inverse=True)
+    queries = embed(encoder, map(pictures.query, range(len(table))), inference)
+    references = embed(encoder, map(pictures.reference, map(int, first)), inference)
+    rank = ranks(np.stack(list(queries)), np.stack(list(references)), positive)
     return {"validation_pairs": len(table), **{f"validation_recall_at_{k}": recall_at(rank, k) for k in (1, 5, 10)}}

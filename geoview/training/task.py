@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import lightning
+import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from geoview.config import TrainConfig
+from geoview.config import InferenceConfig, TrainConfig
 from geoview.data.augment import change_light
+from geoview.data.pairs import PairTable
 from geoview.data.pictures import Batch, Pair, PairPictures, stack_pairs
-from geoview.data.sampling import BlockBatches, ShuffledBatches
+from geoview.data.sampling import Batches, BlockBatches, HardBatches, ShuffledBatches
 from geoview.errors import TrainingError
 from geoview.geo.sphere import distance_m
 from geoview.losses import info_nce
 from geoview.models.encoder import CrossViewEncoder
+from geoview.training.neighbours import Neighbours
 
-__all__ = ["ContrastiveTask"]
+__all__ = ["ContrastiveTask", "no_negatives"]
 
 # CLIP's bound: beyond it the softmax is a maximum and its gradient noise (Radford et al., 2021).
 _MAX_SCALE = 100.0
@@ -46,26 +51,41 @@ class ContrastiveTask(lightning.LightningModule):
         start = encoder.notes.get("logit_scale", math.log(1 / config.optimiser.temperature))
         self.logit_scale = torch.nn.Parameter(torch.tensor(float(start)))
         self._pictures, self._config = pictures, config
+        inference = InferenceConfig(
+            device=config.device, precision=config.precision, num_workers=max(1, config.num_workers)
+        )
+        self._neighbours = Neighbours(Path(config.out) / "neighbours", pictures, config.data, inference)
 
     def train_dataloader(self) -> DataLoader[Pair]:
         """Returns the batches of the next round."""
-        optimiser = self._config.optimiser
-        done = self.trainer.global_step
-        batches = self._batches(done, min(done + self._config.checkpoint_every_steps, optimiser.steps))
         return DataLoader(
             self._pictures,
-            batch_sampler=batches,
+            batch_sampler=self._batches(self.trainer.global_step),
             collate_fn=stack_pairs,
             num_workers=self._config.num_workers,
             pin_memory=self.device.type == "cuda",
         )
 
-    def _batches(self, first_step: int, last_step: int) -> ShuffledBatches | BlockBatches:
-        size, seed, table = self._config.optimiser.batch_size, self._config.seed, self._pictures.table
-        parts = self._config.data.blocks_per_batch
-        if not parts:
-            return ShuffledBatches(len(table), size, seed=seed, first_step=first_step, last_step=last_step)
-        return BlockBatches(table.blocks(), size, parts, seed=seed, first_step=first_step, last_step=last_step)
+    def _batches(self, first_step: int) -> Batches:
+        data, optimiser, table = self._config.data, self._config.optimiser, self._pictures.table
+        size, last_step = optimiser.batch_size, min(first_step + self._config.checkpoint_every_steps, optimiser.steps)
+        if data.mining == "none":
+            steps = {"seed": self._config.seed, "first_step": first_step, "last_step": last_step}
+            if data.blocks_per_batch:
+                return BlockBatches(table.blocks(), size, data.blocks_per_batch, **steps)
+            return ShuffledBatches(len(table), size, **steps)
+        # A round ends where neighbours are mined anew: what they say holds for whole epochs.
+        steps_a_mining = HardBatches.batches_an_epoch(table.place, size) * data.mine_every_epochs
+        mining = first_step // steps_a_mining if data.mining == "similarity" else 0
+        return HardBatches(
+            table.place,
+            self._neighbours.of(mining, self.encoder),
+            size,
+            neighbours_a_seed=data.neighbours_a_seed,
+            seed=self._config.seed,
+            first_step=first_step,
+            last_step=min(last_step, (mining + 1) * steps_a_mining) if data.mining == "similarity" else last_step,
+        )
 
     def on_train_batch_start(self, batch: tuple[Batch, Batch, Tensor], batch_idx: int) -> None:
         """Seeds what the network draws (stochastic depth) by the step, so that a resumed run draws the same."""
@@ -78,7 +98,7 @@ class ContrastiveTask(lightning.LightningModule):
             TrainingError: It is not finite.
         """
         generator = torch.Generator(self.device).manual_seed(hash((self._config.seed, self.global_step, 1)) % 2**63)
-        *sides, latlon_deg = batch
+        *sides, rows = batch
         query, reference = (
             self.encoder(*change_light(pixels, valid, self._config.augment, generator)) for pixels, valid in sides
         )
@@ -88,7 +108,7 @@ class ContrastiveTask(lightning.LightningModule):
             reference,
             self.logit_scale,
             label_smoothing=optimiser.label_smoothing,
-            ignore=_within(latlon_deg, optimiser.ignore_within_m),
+            ignore=no_negatives(self._pictures.table, rows.cpu().numpy(), optimiser.ignore_within_m).to(self.device),
         )
         if not torch.isfinite(loss):
             raise TrainingError(
@@ -120,12 +140,24 @@ class ContrastiveTask(lightning.LightningModule):
         return {"optimizer": adamw, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def _within(latlon_deg: Tensor, radius_m: float) -> Tensor | None:
-    """(B, B) bool, which pairs lie within a distance of one another; None where that is not asked for."""
-    if radius_m <= 0:
-        return None
-    latlon = latlon_deg.cpu().numpy()
-    return torch.from_numpy(distance_m(latlon[:, None], latlon[None]) < radius_m).to(latlon_deg.device)
+def no_negatives(table: PairTable, rows: NDArray[np.int64], within_m: float) -> Tensor:
+    """Tells which references of a batch a query must not be pushed away from.
+
+    Args:
+        table: The pairs.
+        rows: (B,) the batch.
+        within_m: Pairs nearer than this to one another count too; 0 for none.
+
+    Returns:
+        (B, B) bool: of each query (row) the references (columns) of its own place, those that show its position as
+        well, and those of near queries.
+    """
+    positive, place, latlon_deg = table.positive[rows], table.place[rows], table.latlon_deg[rows]
+    shows = (table.semi_positive[rows][:, None, :] == positive[:, None]).any(axis=2)
+    alike = (place[:, None] == place) | shows
+    if within_m > 0:
+        alike |= distance_m(latlon_deg[:, None], latlon_deg[None]) < within_m
+    return torch.from_numpy(alike)
 
 
 def _warmup_cosine(warmup_steps: int, steps: int) -> Callable[[int], float]:

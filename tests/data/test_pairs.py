@@ -1,3 +1,5 @@
+from dataclasses import fields, replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -47,8 +49,10 @@ def test_reads_every_column(table, tmp_path, encoding, end):
     read = PairTable.from_csv(str(path))
     photo, other, chip = (str(tmp_path / name) for name in ("photos/a.jpg", "photos/b, c.jpg", "chip.png"))
     assert read.query_path == (photo, other, photo, "")
-    assert read.reference_path == (chip, chip, chip, "")
+    assert read.reference_path == (chip, "")
+    assert read.positive.tolist() == read.place.tolist() == [0, 0, 0, 1]
     np.testing.assert_array_equal(read.latlon_deg, [[-33.9, -70.6], [51.5, 179.5], [np.nan, np.nan], [10, 20]])
+    np.testing.assert_array_equal(read.reference_latlon_deg, [[-33.9, -70.6], [10, 20]])
     np.testing.assert_array_equal(read.heading_deg, [-90, np.nan, 360, np.nan])
     np.testing.assert_array_equal(read.fov_deg, [65.5, np.nan, 360, np.nan])
     assert (len(read), read.name) == (4, str(path))
@@ -62,6 +66,17 @@ def test_columns_may_be_missing(table, tmp_path):
     assert read.latlon_deg.shape == (1, 2)
     read = PairTable.from_csv(table("lat,lon\n1,2\n"))
     assert (read.query_path, read.reference_path) == (("",), ("",))
+
+
+def test_lines_that_name_one_file_share_a_reference(table, tmp_path):
+    lines = ["reference_path,lat,lon", "photos/a.jpg,1,2", "chip.png,3,4", ",5,6", "photos/a.jpg,7,8", ",5,6"]
+    read = PairTable.from_csv(table("\n".join(lines)))
+    assert read.reference_path == (str(tmp_path / "photos/a.jpg"), str(tmp_path / "chip.png"), "", "")
+    assert read.positive.tolist() == read.place.tolist() == [0, 1, 2, 0, 3]
+    assert read.reference_place.tolist() == [0, 1, 2, 3]
+    np.testing.assert_array_equal(read.reference_latlon_deg, [[1, 2], [3, 4], [5, 6], [5, 6]])
+    assert (read.semi_positive.shape, read.offset_px.shape, read.offset_px.dtype) == ((5, 0), (5, 1, 2), np.float32)
+    assert np.isnan(read.offset_px).all()
 
 
 def test_no_such_file(tmp_path):
@@ -133,16 +148,44 @@ def spread(n, extent_deg, seed=0):
     latlon_deg = np.array([-33.9, -70.6]) + rng.uniform(-extent_deg, extent_deg, (n, 2))
     latlon_deg[::10] = np.nan
     names = tuple(str(i) for i in range(n))
-    return PairTable(names, names, latlon_deg, np.arange(n) % 360.0, np.full(n, np.nan))
+    return PairTable.of(
+        names, names, latlon_deg=latlon_deg, reference_latlon_deg=latlon_deg, heading_deg=np.arange(n) % 360.0
+    )
 
 
-def test_take_takes_whole_rows():
+def test_take_takes_whole_queries_and_keeps_the_references():
     table = spread(30, 0.1)
+    rng = np.random.default_rng(1)
+    table = replace(
+        table,
+        positive=rng.permutation(30),
+        place=rng.permutation(30),
+        fov_deg=np.arange(30.0),
+        semi_positive=rng.integers(-1, 30, (30, 3)),
+        offset_px=rng.normal(size=(30, 4, 2)).astype(np.float32),
+    )
     taken = table.take(np.array([7, 3]))
-    assert (taken.query_path, taken.reference_path, taken.name) == (("7", "3"), ("7", "3"), "pairs")
-    np.testing.assert_array_equal(taken.latlon_deg, table.latlon_deg[[7, 3]])
-    np.testing.assert_array_equal(taken.heading_deg, [7, 3])
-    assert len(taken.fov_deg) == 2
+    of_queries = {"positive", "latlon_deg", "heading_deg", "fov_deg", "place", "semi_positive", "offset_px"}
+    for field in fields(PairTable):
+        before, after = getattr(table, field.name), getattr(taken, field.name)
+        if field.name in of_queries:
+            np.testing.assert_array_equal(after, before[[7, 3]])
+        elif field.name != "query_path":
+            assert after is before
+    assert (len(taken), taken.query_path, len(taken.reference_path)) == (2, ("7", "3"), 30)
+
+
+def test_what_is_left_out_is_unknown():
+    table = PairTable.of(["a", "b", "c"], ["x", "y"], np.array([1, 0, 1]), fov_deg=90.0)
+    assert table.place.tolist() == [1, 0, 1]
+    assert table.fov_deg.tolist() == [90.0] * 3
+    assert np.isnan(table.heading_deg).all()
+    assert np.isnan(table.latlon_deg).all()
+    assert np.isnan(table.reference_latlon_deg).all()
+    assert (table.latlon_deg.shape, table.reference_latlon_deg.shape) == ((3, 2), (2, 2))
+    named = PairTable.of(["a"], ["x", "y"], np.array([1]), reference_place=np.array([7, 8]))
+    assert named.place.tolist() == [8]
+    assert PairTable.of(["a", "b"], ["x", "y"]).positive.tolist() == [0, 1]
 
 
 @given(st.integers(1, 300), st.floats(0, 0.99), st.sampled_from([0.005, 0.05, 0.5]), st.integers(0, 2**31))
@@ -171,15 +214,26 @@ def test_the_share_is_that_of_the_blocks():
 
 
 def test_pairs_without_coordinates_are_drawn_one_by_one():
-    table = spread(1, 0.1)
-    table = PairTable(("q",) * 500, ("r",) * 500, np.full((500, 2), np.nan), np.arange(500.0), np.full(500, np.nan))
+    table = PairTable.of(("q",) * 500, ("r",) * 500)
     assert len(table.split(0.2, 0)[1]) == 100
+
+
+def test_queries_of_one_place_stay_together():
+    # Every third place without coordinates, the others further apart than a block: 40 places of 5 queries each.
+    place = np.random.default_rng(0).permutation(np.repeat(np.arange(40), 5))
+    latlon_deg = np.random.default_rng(1).uniform(-60, 60, (200, 2))
+    latlon_deg[place % 3 == 0] = np.nan
+    table = PairTable.of(("q",) * 200, ("r",) * 40, place, latlon_deg=latlon_deg)
+    training, validation = table.split(0.25, 0)
+    assert len(validation) == 50
+    assert not set(training.place.tolist()) & set(validation.place.tolist())
+    assert len(np.unique(table.blocks())) == 40
 
 
 def test_near_duplicates_stay_together():
     latlon_deg = np.repeat([[10.0, 20.0], [10.0, 21.0], [11.0, 20.0]], 20, axis=0)
     latlon_deg += np.random.default_rng(0).normal(scale=1e-5, size=latlon_deg.shape)
-    table = PairTable(("q",) * 60, ("r",) * 60, latlon_deg, np.arange(60.0), np.full(60, np.nan))
+    table = PairTable.of(("q",) * 60, ("r",) * 60, latlon_deg=latlon_deg, heading_deg=np.arange(60.0))
     for seed in range(10):
         validation = table.split(1 / 3, seed)[1]
         assert set(np.bincount((validation.heading_deg // 20).astype(int), minlength=3)) == {0, 20}

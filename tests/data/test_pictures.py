@@ -99,8 +99,13 @@ def square_in(view):
 
 
 def table(n, heading_deg=np.nan, fov_deg=np.nan):
-    names = ("",) * n
-    return PairTable(names, names, np.tile(HERE_DEG, (n, 1)), np.full(n, heading_deg), np.full(n, fov_deg))
+    return at(np.tile(HERE_DEG, (n, 1)), heading_deg=heading_deg, fov_deg=fov_deg)
+
+
+def at(latlon_deg, **known):
+    """Pairs of which both sides are at the same places."""
+    names = ("",) * len(latlon_deg)
+    return PairTable.of(names, names, latlon_deg=latlon_deg, reference_latlon_deg=latlon_deg, **known)
 
 
 def chips(imagery, augment, n=3, seed=0):
@@ -304,8 +309,25 @@ def test_a_side_with_a_file_for_some_pairs_is_cut_from_imagery_for_the_others(ro
     assert len(pictures) == 2
 
 
+def test_a_query_is_read_with_the_reference_that_it_is_paired_with(rose, ramp):
+    files = tuple(str(rose.folder / name) for name in ("pano_0.png", "photo.png"))
+    two = np.array([[0.0, 0.0], [HERE_DEG[0] + 30 / 110_922, HERE_DEG[1]]])
+    where = PairTable.of(
+        files, ("", "", ""), np.array([2, 1]), latlon_deg=two, reference_latlon_deg=np.array([two[0], two[1], HERE_DEG])
+    )
+    pictures = PairPictures(where, Side(files, None, GROUND), Side(("", "", ""), ramp, AERIAL), None)
+    panorama, first, row = pictures[0, 0]
+    assert (row, len(pictures)) == (0, 2)
+    np.testing.assert_allclose(square_in(first).centre_m, 0, atol=1)
+    photo, second, row = pictures[0, 1]
+    assert row == 1
+    np.testing.assert_allclose(square_in(second).centre_m, [0, 30], atol=1)
+    assert panorama.pixels.shape == (32, 96, 3)
+    assert photo.pixels.shape == (32, 32, 3)
+
+
 def test_the_edge_of_the_imagery_is_not_valid(ramp):
-    where = PairTable(("",), ("",), np.array([[HERE_DEG[0] + 110 / 110_922, HERE_DEG[1]]]), np.zeros(1), np.zeros(1))
+    where = at(np.array([[HERE_DEG[0] + 110 / 110_922, HERE_DEG[1]]]))
     side = Side(("",), ramp, AERIAL)
     view = PairPictures(where, side, side, None)[0, 0][0]
     assert not view.valid[:12].any()
@@ -318,7 +340,7 @@ def test_what_cannot_be_read_is_an_error_of_its_own(ramp, tmp_path):
         broken = PairPictures(table(1), Side((str(tmp_path / "a.jpg"),), None, view), Side(("",), ramp, AERIAL), None)
         with pytest.raises(UnreadableImageError, match=r"a\.jpg"):
             broken[0, 0]
-    far = PairTable(("",), ("",), np.array([[50.0, 8.0]]), np.zeros(1), np.zeros(1))
+    far = at(np.array([[50.0, 8.0]]))
     side = Side(("",), ramp, AERIAL)
     with pytest.raises(tiles.TilesError, match="50"):
         PairPictures(far, side, side, None)[0, 0]
@@ -353,10 +375,9 @@ def view(width, value, height=16):
 
 
 def test_pairs_are_stacked_and_narrower_views_padded_as_not_valid():
-    where = np.array([47.0, 8.0])
-    pairs = [(view(32, 1), view(16, 5), where), (view(64, 2), view(16, 6), where), (view(33, 3), view(16, 7), where)]
-    (pixels, valid), (reference, reference_valid), latlon_deg = stack_pairs(pairs)
-    np.testing.assert_array_equal(latlon_deg, [where] * 3)
+    pairs = [(view(32, 1), view(16, 5), 9), (view(64, 2), view(16, 6), 0), (view(33, 3), view(16, 7), 4)]
+    (pixels, valid), (reference, reference_valid), rows = stack_pairs(pairs)
+    assert rows.tolist() == [9, 0, 4]
     assert (pixels.shape, pixels.dtype) == ((3, 3, 16, 64), torch.uint8)
     assert (valid.shape, valid.dtype) == ((3, 16, 64), torch.bool)
     for i, (start, stop) in enumerate([(16, 48), (0, 64), (15, 48)]):
@@ -373,6 +394,6 @@ def test_mirrored_and_turned_views_are_stacked_as_they_look():
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     valid = np.arange(256).reshape(16, 16) % 3 > 0
     turned = View(np.rot90(pixels)[:, ::-1], np.rot90(valid)[:, ::-1])
-    (stacked, stacked_valid), *_ = stack_pairs([(turned, turned, np.zeros(2))])
+    (stacked, stacked_valid), *_ = stack_pairs([(turned, turned, 0)])
     np.testing.assert_array_equal(stacked[0].permute(1, 2, 0).numpy(), turned.pixels)
     np.testing.assert_array_equal(stacked_valid[0].numpy(), turned.valid)

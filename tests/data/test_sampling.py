@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial import cKDTree
 
-from geoview.data.sampling import BlockBatches, ShuffledBatches
+from geoview.data.sampling import BlockBatches, HardBatches, ShuffledBatches
 
 
 def batches(n_pairs, batch_size, first_step, last_step, seed=0):
@@ -74,7 +75,7 @@ def test_nothing_left_to_do():
 
 def block_batches(block, batch_size, parts, first_step=0, last_step=None, seed=0):
     sampler = BlockBatches(np.array(block, np.uint64), batch_size, parts, seed=seed, first_step=0, last_step=0)
-    an_epoch = len(sampler._epoch(0)) if last_step is None else last_step
+    an_epoch = len(sampler.epoch(0)) if last_step is None else last_step
     return list(
         BlockBatches(
             np.array(block, np.uint64), batch_size, parts, seed=seed, first_step=first_step, last_step=an_epoch
@@ -104,6 +105,89 @@ def test_a_run_of_neighbours_that_goes_on_has_the_batches_it_would_have_had(bloc
 def test_a_batch_meets_few_blocks():
     block = np.repeat(np.arange(10), 60)
     for batch in block_batches(block, 40, 2):
-        assert len({int(block[row]) for _, row in batch}) <= 2
+        assert len({int(block[row]) for _, row in batch}) <= 3  # two pieces' worth, cut anywhere
     seen = Counter(int(block[row]) for batch in block_batches(block, 40, 2) for _, row in batch)
     assert set(seen.values()) == {60}
+
+
+# -- hard batches ------------------------------------------------------------------------------------------------------
+
+
+def hard_epoch(place, neighbours, batch_size, *, epoch=0, seed=0, **options):
+    place, neighbours = np.asarray(place), np.asarray(neighbours, np.int64)
+    return HardBatches(place, neighbours, batch_size, seed=seed, first_step=0, last_step=0, **options).epoch(epoch)
+
+
+@st.composite
+def crowds(draw):
+    """Pairs of a few places, each with places like its own."""
+    place = draw(st.lists(st.integers(0, 12), min_size=1, max_size=60))
+    k = draw(st.integers(0, 6))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    return np.array(place) * 7 - 3, rng.integers(-1, 14, (len(place), k)) * 7 - 3
+
+
+@given(crowds(), st.integers(2, 20), st.integers(1, 8), st.integers(0, 3))
+@settings(deadline=None)
+def test_a_hard_epoch_holds_every_pair_once_and_no_place_twice_in_a_batch(crowd, batch_size, with_seed, epoch):
+    place, neighbours = crowd
+    drawn = hard_epoch(place, neighbours, batch_size, epoch=epoch, neighbours_a_seed=with_seed)
+    assert sorted(np.concatenate(drawn)) == list(range(len(place)))
+    assert all(len(np.unique(place[batch])) == len(batch) <= batch_size for batch in drawn)
+    assert max(map(len, drawn)) - min(map(len, drawn)) <= 1
+    assert len(drawn) == max(-(-len(place) // batch_size), np.bincount(place + 3).max()), "as many in every epoch"
+
+
+@given(crowds(), st.integers(0, 30), st.integers(0, 30))
+@settings(deadline=None)
+def test_a_run_of_hard_batches_that_goes_on_has_the_batches_it_would_have_had(crowd, a, b):
+    middle, last = sorted((a, b))
+    parts = [list(HardBatches(*crowd, 5, seed=3, first_step=i, last_step=j)) for i, j in ((0, last), (middle, last))]
+    assert parts[0][middle:] == parts[1]
+
+
+@pytest.fixture(scope="module")
+def square():
+    """The 64 nearest of each of 4,000 points in a square."""
+    points = np.random.default_rng(0).random((4_000, 2))
+    return cKDTree(points).query(points, 65)[1][:, 1:]
+
+
+def hardness(batch, neighbours):
+    """How many of its neighbours a pair meets, on average."""
+    inside = np.zeros(len(neighbours), np.bool_)
+    inside[batch] = True
+    return inside[neighbours[batch]].sum(axis=1).mean()
+
+
+def test_an_epoch_is_as_hard_at_its_end(square):
+    drawn = hard_epoch(np.arange(4_000), square, 64, neighbours_a_seed=32)
+    hard = np.array([hardness(batch, square) for batch in drawn])
+    at_random = np.mean([hardness(np.random.default_rng(i).permutation(4_000)[:64], square) for i in range(9)])
+    assert at_random < 2
+    assert hard.min() > 15
+    assert hard.mean() > 25
+    assert hard[-6:].mean() > 0.85 * hard[:6].mean()
+
+
+def test_half_of_a_seeds_neighbours_are_the_nearest_and_half_are_drawn():
+    # Circles of 66 pairs, each like the next ones around its own circle.
+    circle, step = np.divmod(np.arange(40 * 66), 66)
+    neighbours = 66 * circle[:, None] + (step[:, None] + np.arange(1, 66)) % 66
+    met = []
+    for batch in hard_epoch(np.arange(40 * 66), neighbours, 33, neighbours_a_seed=32):
+        assert len(set(circle[batch])) == 1
+        seeds = [row for row in np.isin(neighbours[batch], batch) if row[:16].all()]
+        met += seeds[-1:]
+    share = np.mean(met, axis=0)[16:]
+    assert len(met) >= 40
+    assert share.mean() == pytest.approx(16 / 49)
+    assert 0.05 < share.min() < share.max() < 0.75, "sixteen of forty-nine, never the same"
+
+
+def test_epochs_of_hard_batches_differ(square):
+    one, other = (hard_epoch(np.arange(4_000), square, 64, epoch=epoch) for epoch in (0, 1))
+    partners = [{frozenset(map(int, batch)) for batch in epoch} for epoch in (one, other)]
+    assert not partners[0] & partners[1]
+    again = hard_epoch(np.arange(4_000), square, 64, epoch=1)
+    assert all(np.array_equal(a, b) for a, b in zip(other, again, strict=True))

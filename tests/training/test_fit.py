@@ -26,7 +26,7 @@ from geoview.config import (
     OptimiserConfig,
     TrainConfig,
 )
-from geoview.errors import BusyError, ConfigError, OutputExistsError, PairTableError, TrainingError
+from geoview.errors import BusyError, ConfigError, DatasetError, OutputExistsError, PairTableError, TrainingError
 from geoview.files import exclusive
 from geoview.geo.sphere import destination_deg
 from geoview.models import CrossViewEncoder
@@ -46,7 +46,12 @@ def config(tmp_path, ortho) -> TrainConfig:
             writer.writerow(destination_deg(np.array([middle.y, middle.x]), bearing_deg, 300.0).tolist())
     return TrainConfig(
         out=str(tmp_path / "run"),
-        data=DataConfig(str(tmp_path / "pairs.csv"), "aerial", [str(ortho)], [str(ortho)]),
+        data=DataConfig(
+            str(tmp_path / "pairs.csv"),
+            query_view="aerial",
+            query_imagery=[str(ortho)],
+            reference_imagery=[str(ortho)],
+        ),
         encoder=EncoderConfig(
             "convnext_atto", TINY, colour="picture", aerial=AerialView(32, 4.8), ground=GroundView(64, 32)
         ),
@@ -88,8 +93,11 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(config, 
     assert not same(weights(config), weights(third))
 
 
-def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(config, tmp_path):
-    whole = replace(config, out=str(tmp_path / "whole"), optimiser=replace(config.optimiser, steps=12))
+@pytest.mark.parametrize("mining", ["none", "similarity"])
+def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(config, tmp_path, mining):
+    config = replace(config, data=replace(config.data, mining=mining, mine_every_epochs=1, neighbours=3))
+    optimiser = replace(config.optimiser, steps=12, batch_size=4)
+    whole = replace(config, out=str(tmp_path / "whole"), optimiser=optimiser)
     fit(whole)
     cut = replace(whole, out=str(tmp_path / "cut"))
     (tmp_path / "cut.yaml").write_text(yaml.safe_dump(asdict(cut)))
@@ -201,3 +209,129 @@ def test_street_photos_against_tiles_with_validation(config, tmp_path):
     assert encoder.notes["metrics"]["validation_pairs"] == 4
     assert encoder.notes["training"]["pairs"] == 8
     assert 0 <= encoder.notes["metrics"]["validation_recall_at_1"] <= 1
+
+
+@pytest.fixture
+def shared(config, tmp_path):
+    """Twelve panoramas, four a kilometre, which share a tile each four, and the run on them."""
+    rng = np.random.default_rng(0)
+    lines = [["query_path", "reference_path", "lat", "lon"]]
+    for i in range(12):
+        tile = f"tile{i // 4}.png"
+        for name, size in ((f"pano{i}.png", (64, 256, 3)), (tile, (40, 40, 3))):
+            Image.fromarray(rng.integers(0, 255, size, dtype=np.uint8)).save(tmp_path / name)
+        lines.append([f"pano{i}.png", tile, str(-33.9 + i // 4 / 10 + i / 1e6), "-70.6"])
+    with (tmp_path / "street.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(lines)
+    return replace(
+        config,
+        data=DataConfig(str(tmp_path / "street.csv"), validation_share=0.34),
+        augment=AugmentConfig(),
+        optimiser=replace(config.optimiser, batch_size=4),
+    )
+
+
+def test_a_reference_that_queries_share_is_one_to_be_found(shared):
+    encoder = fit(replace(shared, optimiser=replace(shared.optimiser, steps=0)))
+    assert encoder.notes["metrics"] == {"validation_pairs": 4} | {f"validation_recall_at_{k}": 1.0 for k in (1, 5, 10)}
+
+
+def test_queries_that_share_a_reference_are_not_pushed_apart(shared, tmp_path):
+    lines = (tmp_path / "street.csv").read_text().splitlines()
+    (tmp_path / "street.csv").write_text("\n".join(lines[:5]) + "\n")
+    fit(replace(shared, data=replace(shared.data, validation_share=0.0)))
+    rows = list(csv.DictReader((Path(shared.out) / "metrics.csv").open()))
+    assert float(rows[-1]["loss"]) == 0.0, "a batch of one place has nothing to tell apart"
+
+
+# -- mining ------------------------------------------------------------------------------------------------------------
+
+
+def mined(config, **data):
+    data = {"mine_every_epochs": 2, "neighbours": 3, "neighbours_a_seed": 2} | data
+    optimiser = replace(config.optimiser, steps=9, batch_size=4)  # two batches an epoch
+    return replace(config, data=replace(config.data, **data), optimiser=optimiser)
+
+
+def test_neighbours_on_the_ground_are_mined_once(config):
+    fit(mined(config, mining="gps"))
+    folder = Path(config.out) / "neighbours"
+    assert [path.name for path in folder.iterdir()] == ["0.npy"]
+    # Eight places on a circle, by their number: the two beside each are its nearest.
+    found = np.load(folder / "0.npy")
+    assert [set(row[:2]) for row in found] == [{(i - 1) % 8, (i + 1) % 8} for i in range(8)]
+
+
+def test_likeness_is_mined_anew_every_few_epochs(config):
+    fit(mined(config, mining="similarity"))
+    found = {path.stem: np.load(path) for path in (Path(config.out) / "neighbours").iterdir()}
+    # Nine steps are four and a half epochs, mined before the first, the third and the fifth.
+    assert set(found) == {"0", "1", "2"}
+    for rows in found.values():
+        assert rows.shape == (8, 3)
+        assert not (rows == np.arange(8)[:, None]).any(), "nothing is its own hard negative"
+    assert not np.array_equal(found["0"], found["1"])
+    assert not np.array_equal(found["1"], found["2"])
+
+
+def test_rounds_of_any_length_make_the_same_batches(config, tmp_path):
+    config = mined(config, mining="similarity")
+    long = replace(config, out=str(tmp_path / "long"), checkpoint_every_steps=7)
+    fit(config)
+    fit(long)
+    assert same(weights(config), weights(long))
+
+
+def test_pairs_that_tell_no_position_have_no_neighbours_on_the_ground(config, tmp_path):
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    rows = [f"{name},{name}" for name in ["a.png"] * 8]
+    (tmp_path / "pairs.csv").write_text("\n".join(["query_path,reference_path", *rows]))
+    plain = replace(mined(config, mining="gps"), augment=AugmentConfig())
+    with pytest.raises(PairTableError, match=r"8 pairs tell no lat and lon .*data\.mining"):
+        fit(plain)
+
+
+# -- published data sets -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copies(twins, tmp_path):
+    """Small twins of all data sets, by name."""
+    root = {name: tmp_path / name for name in ("cvusa", "cvact", "vigor", "university1652")}
+    twins.write_cvusa(root["cvusa"], 4, 2)
+    twins.write_cvact(root["cvact"], 4, 2, 3)
+    twins.write_vigor(root["vigor"], corrected=True)
+    twins.write_university1652(root["university1652"], 4, 2)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "labels", "query_view"),
+    [
+        ("cvusa", "train", "original", "ground"),
+        ("cvact", "train", "original", "ground"),
+        ("vigor", "same_train", "original", "ground"),
+        ("vigor", "cross_train", "corrected", "ground"),
+        ("university1652", "train", "original", "aerial"),
+    ],
+)
+def test_a_run_on_a_published_data_set(config, copies, name, split, labels, query_view):
+    data = DataConfig(str(copies[name]), split, labels, query_view, mining="similarity", mine_every_epochs=1)
+    optimiser = replace(config.optimiser, steps=3, batch_size=3)
+    encoder = fit(replace(config, data=data, augment=AugmentConfig(), optimiser=optimiser))
+    assert encoder.notes["training"]["pairs"] >= 3
+    assert (Path(config.out) / "neighbours" / "0.npy").exists()
+
+
+def test_a_folder_must_be_a_data_set_and_the_split_one_of_its_own(config, copies, tmp_path):
+    def trained(pairs, split=None):
+        return fit(replace(config, data=replace(config.data, pairs=str(pairs), split=split)))
+
+    with pytest.raises(DatasetError, match=r"no copy of cvusa, cvact, vigor, university1652; name a CSV"):
+        trained(tmp_path)
+    with pytest.raises(ConfigError, match=r"is vigor; say which data\.split: same_train, same_test, cross_train"):
+        trained(copies["vigor"])
+    with pytest.raises(ConfigError, match="'best' is no split of vigor"):
+        trained(copies["vigor"], "best")
+    with pytest.raises(ConfigError, match=r"data\.split is of data sets' folders"):
+        trained(config.data.pairs, "train")

@@ -1,0 +1,35 @@
+"""What a data set is; the other kinds of paths are tested with the command."""
+
+import json
+
+from geoview.describe import describe
+
+
+def test_a_data_set_is_told_with_what_is_there_beside_what_is_published(twins, tmp_path):
+    twins.write_university1652(tmp_path, 2, 3, 2)
+    (tmp_path / "test/query_satellite").rename(tmp_path / "elsewhere")
+    told = describe(tmp_path)
+    json.dumps(told)
+    assert (told["kind"], told["name"]) == ("data set", "university1652")
+    splits = {row["split"]: row for row in told["splits"]}
+    assert splits["train"] == {
+        "split": "train",
+        "labels": "original",
+        "queries": 6,
+        "references": 2,
+        "published_queries": 37_854,
+        "published_references": 701,
+    }
+    assert (splits["drone_to_satellite"]["queries"], splits["drone_to_satellite"]["references"]) == (9, 5)
+    lacking = splits["satellite_to_drone"]
+    assert "queries" not in lacking
+    assert f"{tmp_path}/test/query_satellite: not there" in lacking["error"]
+    assert lacking["published_references"] == 51_355
+
+
+def test_both_sets_of_labels_are_told(twins, tmp_path):
+    twins.write_vigor(tmp_path)
+    rows = {(row["labels"], row["split"]): row for row in describe(tmp_path)["splits"]}
+    assert len(rows) == 8
+    assert rows["original", "same_test"]["references"] == 64
+    assert "SliceMatch" in rows["corrected", "same_test"]["error"]
