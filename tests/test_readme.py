@@ -32,7 +32,7 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory, kit):
+def workplace(tmp_path_factory, kit, twins):
     """The files that the README speaks of."""
     folder = tmp_path_factory.mktemp("readme")
     for year, seed in ((2016, 0), (2018, 0)):
@@ -53,6 +53,7 @@ def workplace(tmp_path_factory, kit):
     west, south, east, north = (PLACE_DEG[1] - 0.003, PLACE_DEG[0] - 0.003, PLACE_DEG[1] + 0.003, PLACE_DEG[0] + 0.003)
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     (folder / "region.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    twins.write_vigor(folder / "VIGOR")
     (folder / "configs").symlink_to(ROOT / "configs")
     return folder
 
