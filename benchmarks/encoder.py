@@ -8,7 +8,7 @@ It starts from the weights that `benchmarks/naip.py` trains on the same city fro
     python benchmarks/naip.py --data ../shared/data/naip --work runs/naip --seeds 0
     python benchmarks/encoder.py --naip ../shared/data/naip --start runs/naip/train_riverside_0_1200/encoder --threads 3
 
-About 80 minutes on four cores; a run that was cut off goes on. What the encoder can do is for
+About an hour and a half on four cores; a run that was cut off goes on. What the encoder can do is for
 `benchmarks/rendered.py` to tell.
 """
 

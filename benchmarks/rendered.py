@@ -10,8 +10,8 @@ that must fail, on the same photos, cells and scores:
 
 * untrained: the same architecture with random weights, several headings tried alike;
 * colour histogram: of the lower half of the photo against that of the chips;
-* above 5 deg, above 30 deg: the photo painted over below that elevation. Roofs and crowns reach above 5 degrees; above
-  30 degrees hardly anything but sky is left. To an encoder of plans, all photos are then the same;
+* above 30 deg: the photo painted over below that elevation, so that hardly anything but sky is left. To an encoder of
+  plans, all photos are then the same;
 * shuffled pairs: the encoder's answers, scored against where another photo was taken;
 * by lot: places drawn at random, as far apart.
 
@@ -61,7 +61,7 @@ HERE = Path(__file__).parent
 DATA = Path(os.environ.get("GEOVIEW_REAL_DATA", HERE.parent.parent / "shared/data"))
 CITIES = {"riverside": "trained on", "santa_monica": "tested only"}
 FOV_BINS_DEG = ((60, 75), (75, 90), (90, 110))
-SKY_DEG = (5.0, 30.0)
+SKY_DEG = (30.0,)
 LEVELS = (16, 17, 18, 19)
 
 
