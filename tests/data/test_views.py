@@ -433,9 +433,11 @@ def test_a_known_tilt_is_taken_out(pitch_deg):
     away_m = np.hypot(*plan_grid(PLAN))
     clear = tilted.valid & (away_m > 5) & (away_m < 12)
     assert clear.sum() > 200
-    assert np.abs(tilted.pixels.astype(int) - panorama_plan.pixels)[clear].mean() < 6
+    right = np.abs(tilted.pixels.astype(int) - panorama_plan.pixels)[clear].mean()
+    assert right < 4
     ignored = StreetPhoto(on_the_ground(looks, PLAN, 30.0), 90.0, False).plan(PLAN, 30.0)
-    assert np.abs(ignored.pixels.astype(int) - panorama_plan.pixels)[clear & ignored.valid].mean() > 20
+    wrong = np.abs(ignored.pixels.astype(int) - panorama_plan.pixels)[clear & ignored.valid].mean()
+    assert wrong > 2.5 * right
 
 
 def test_from_twice_the_height_the_ground_is_twice_as_far():
