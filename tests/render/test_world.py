@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from geoview.errors import RenderError
 from geoview.render.scene import Cover, Scene
 from geoview.render.world import STYLES, TRAINING_STYLES, UNSEEN_STYLE, State, World, make_world
+from geoview.render.world.fabric import Plan
+from geoview.render.world.open_land import USES
+from geoview.render.world.styles import STYLE
 
 SIZE_M = (320.0, 300.0)
 
@@ -224,3 +227,15 @@ def test_what_cannot_be_made_is_refused_in_one_line(arguments: dict[str, object]
 def test_epochs_count_from_zero() -> None:
     with pytest.raises(RenderError, match="epoch -1"):
         world_of("rural").state(-1)
+
+
+@pytest.mark.parametrize("use", ["field", "meadow"])
+def test_a_sliver_of_land_that_simplifying_leaves_nothing_of_is_laid_out(use):
+    upper = [(13.9, 2.9), (33.2, 0.8), (35.3, 0.4), (37.2, 1.3), (43.9, 0.5), (52.6, -0.3)]
+    lower = [(52.6, -0.5), (43.9, -0.1), (37.2, -0.6), (35.3, -0.4), (33.2, 0.4), (13.9, 1.4)]
+    sliver = shapely.Polygon([*upper, *lower])
+    assert sliver.area > 30 > 1 > sliver.simplify(4.0).area
+    for seed in range(10):
+        plan = Plan(STYLE["rural"], (100.0, 100.0))
+        USES[use].fill(plan, sliver, np.random.default_rng(seed))
+        assert plan.patches
