@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import s2sphere
+from machine import cpu_model
 
 from geoview.geo.cells import cell_ids
 
@@ -65,14 +66,6 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=2) + "\n")
     print(f"geoview {rate / 1e6:.2f} M/s, s2sphere {reference_rate / 1e6:.3f} M/s: {result['ratio']} times as fast")
-
-
-def cpu_model() -> str:
-    listing = Path("/proc/cpuinfo")
-    lines = listing.read_text().splitlines() if listing.exists() else []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ import numpy as np
 import pyproj
 import rasterio
 import rasterio.shutil
+from machine import cpu_model
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.transform import Affine
@@ -224,11 +225,6 @@ def scaling(cog: Path, places: list[tuple[float, float]], rounds: int) -> dict:
         median = {n: statistics.median(values) for n, values in by_threads.items()}
         report[name] = {"per_s": median, "share_of_linear": median[cores] / median[1] / cores}
     return report
-
-
-def cpu_model() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def main() -> None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import time
 from collections import deque
@@ -29,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from machine import cpu_model
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
@@ -206,11 +206,6 @@ def peak_mb() -> float:
 
 def taken(start: float) -> float:
     return round(time.perf_counter() - start, 2)
-
-
-def cpu_model() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.processor())
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import numpy as np
 import rasterio
 import torch
 import yaml
+from machine import cpu_model
 from pyproj import Transformer
 
 import tiles
@@ -201,11 +202,6 @@ def reachable(index: CellIndex, truth: dict[str, tuple[float, float]]) -> float:
     """Returns the share of queries that have a cell with a code within 100 m: no method can do better."""
     centres = cells.centers_deg(index.cell_ids())
     return float(np.mean([(distance_m(np.array(t), centres) <= RADIUS_M).any() for t in truth.values()]))
-
-
-def cpu_model() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from pathlib import Path
 os.environ.update({name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")})
 
 import numpy as np
+from machine import cpu_model
 from numpy.typing import NDArray
 
 from geoview.render.camera import Camera, Panorama, cast
@@ -317,11 +318,6 @@ def bound(scene: Scene, cameras: list[Camera], lights: list[Light]) -> dict:
         "million_reads_per_s_of_this_machine": round(reads / read / 1e6, 1),
         "share_of_time_in_those_reads": round(read / whole, 3),
     }
-
-
-def cpu_model() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

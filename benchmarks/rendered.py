@@ -36,6 +36,7 @@ from typing import Any
 import numpy as np
 import torch
 from guards import Answers, by_lot, histogram_answers, locate_above, metadata_check, random_weights
+from machine import cpu_model
 from numpy.typing import NDArray
 from shapely import Polygon
 
@@ -391,11 +392,6 @@ def number(value: float) -> float | None:
     if not math.isfinite(value):
         return None
     return value if isinstance(value, int) else round(float(value), 4)
-
-
-def cpu_model() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from machine import cpu_model
 from numpy.typing import NDArray
 
 from geoview.metrics import ranks
@@ -145,11 +146,6 @@ def memory_mb() -> tuple[float, float]:
 def forget_peak() -> None:
     """Sets the most this process held to what it holds now (proc(5), clear_refs)."""
     Path("/proc/self/clear_refs").write_text("5")
-
-
-def cpu_model() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

@@ -80,8 +80,8 @@ class PlanView:
         size_px: Edge of the picture, the photographer in the middle.
         gsd_m: Metres per pixel, best those of the aerial view.
         headings: How many headings, evenly spaced, are tried for a photo whose heading is not known.
-        eye_heights_m: Heights of cameras above the ground; all are tried for panoramas, and photos are taken for level
-            ones from the first of them in training.
+        eye_heights_m: Heights of cameras above the ground; all are tried for panoramas. Training lays photos out from
+            the first.
         pitches_deg: How far cameras look up; all are tried for perspective photos.
     """
 

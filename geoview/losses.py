@@ -68,13 +68,17 @@ def info_nce(
         Scalar loss, float32 whatever autocast says: logits in half precision lose what tells hard negatives apart.
     """
     with torch.autocast(query.device.type, enabled=False):
-        logits = logit_scale.float().exp() * query.float() @ reference.float().T
-        if ignore is None:
-            ignore = torch.zeros_like(logits, dtype=torch.bool)
-        counted = ~ignore | torch.eye(len(query), dtype=torch.bool, device=query.device)
+        logits, counted = _logits(query, reference, logit_scale, ignore)
         there = _cross_entropy(logits, counted, label_smoothing)
         back = _cross_entropy(logits.T, counted.T, label_smoothing)
         return (there + back) / 2
+
+
+def _logits(query: Tensor, reference: Tensor, logit_scale: Tensor, ignore: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Returns (B, B) float32 logits, and which references count for which query."""
+    logits = logit_scale.float().exp() * query.float() @ reference.float().T
+    own = torch.eye(len(query), dtype=torch.bool, device=query.device)
+    return logits, torch.ones_like(own) if ignore is None else ~ignore | own
 
 
 def _cross_entropy(logits: Tensor, counted: Tensor, label_smoothing: float) -> Tensor:
@@ -109,9 +113,7 @@ def decoupled_info_nce(
         Scalar loss, float32. It may be below 0.
     """
     with torch.autocast(query.device.type, enabled=False):
-        logits = logit_scale.float().exp() * query.float() @ reference.float().T
-        own = torch.eye(len(query), dtype=torch.bool, device=query.device)
-        counted = torch.ones_like(own) if ignore is None else ~ignore | own
+        logits, counted = _logits(query, reference, logit_scale, ignore)
         there = _decoupled(logits, counted, label_smoothing)
         back = _decoupled(logits.T, counted.T, label_smoothing)
         return (there + back) / 2

@@ -187,25 +187,13 @@ def _from_above(
         seen = fit_view(load_image(side.paths[at]), view)
         return View(np.rot90(seen.pixels, ground.quarter), np.rot90(seen.valid, ground.quarter))
     assert side.imagery is not None, "fit.py opens imagery for sides without paths"
-    return _chip(side.imagery, view, latlon_deg, augment, ground, offset_m, rng)
-
-
-def _chip(
-    imagery: tiles.ImagerySource,
-    view: AerialView,
-    latlon_deg: NDArray[np.float64],
-    augment: AugmentConfig | None,
-    ground: _Ground,
-    offset_m: float,
-    rng: np.random.Generator,
-) -> View:
     scale, tilt_deg, offset = 1.0, 0.0, np.zeros(2)
     if augment is not None:
         scale += rng.uniform(-augment.scale_jitter, augment.scale_jitter)
         tilt_deg = rng.uniform(-augment.rotation_jitter_deg, augment.rotation_jitter_deg)
         offset = rng.uniform(-offset_m, offset_m, 2) / view.ground_size_m
     centre_m = (ground.centre + ground.share * _turned(offset, ground.heading_deg)) * view.ground_size_m
-    chip = imagery.chip(
+    chip = side.imagery.chip(
         destination_deg(latlon_deg, np.degrees(np.arctan2(*centre_m)), np.hypot(*centre_m)),
         size_px=view.size_px,
         gsd_m=view.gsd_m * ground.share * scale,
@@ -215,8 +203,8 @@ def _chip(
         return View(chip.pixels, chip.valid)
     across = (np.arange(view.size_px) + 0.5) / view.size_px - 0.5
     right, up = np.meshgrid(across, -across)
-    at = _turned(np.stack([right, up], axis=-1), tilt_deg) * scale + offset
-    return View(chip.pixels, chip.valid & (np.abs(at) <= 0.5).all(axis=-1))
+    shown = _turned(np.stack([right, up], axis=-1), tilt_deg) * scale + offset
+    return View(chip.pixels, chip.valid & (np.abs(shown) <= 0.5).all(axis=-1))
 
 
 def _turned(right_up: NDArray[np.float64], heading_deg: float) -> NDArray[np.float64]:
