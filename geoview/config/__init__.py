@@ -1,0 +1,36 @@
+"""One dataclass a command: the YAML schema and the flags come from these fields, their help from these docstrings.
+
+Imports nothing heavy, so that `--help` stays quick. Units are in the names.
+"""
+
+from geoview.config.commands import (
+    BuildConfig,
+    DemoConfig,
+    InferenceConfig,
+    LocateConfig,
+    RenderPhotosConfig,
+    RenderRegionConfig,
+)
+from geoview.config.mappings import differing_keys, from_mapping
+from geoview.config.training import AugmentConfig, DataConfig, EncoderConfig, OptimiserConfig, TrainConfig
+from geoview.config.views import AerialView, GroundView, PlanView, ViewSpec
+
+__all__ = [
+    "AerialView",
+    "AugmentConfig",
+    "BuildConfig",
+    "DataConfig",
+    "DemoConfig",
+    "EncoderConfig",
+    "GroundView",
+    "InferenceConfig",
+    "LocateConfig",
+    "OptimiserConfig",
+    "PlanView",
+    "RenderPhotosConfig",
+    "RenderRegionConfig",
+    "TrainConfig",
+    "ViewSpec",
+    "differing_keys",
+    "from_mapping",
+]

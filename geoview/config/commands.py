@@ -1,0 +1,239 @@
+"""How the commands but `train` are set: one dataclass each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from geoview.config.checks import require
+
+__all__ = [
+    "BuildConfig",
+    "DemoConfig",
+    "InferenceConfig",
+    "LocateConfig",
+    "RenderPhotosConfig",
+    "RenderRegionConfig",
+]
+
+
+@dataclass(frozen=True)
+class InferenceConfig:
+    """How an encoder is run.
+
+    Attributes:
+        batch_size: Pictures a batch.
+        device: `auto` takes a GPU where there is one; else a torch device such as `cpu` or `cuda:1`.
+        precision: `auto` is bfloat16 on a GPU that has it and float32 elsewhere.
+        num_workers: Threads that decode pictures and cut chips ahead of the encoder.
+    """
+
+    batch_size: int = 64
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    num_workers: int = 2
+
+    def __post_init__(self) -> None:
+        require(self.batch_size >= 1, "batch_size must be at least 1")
+        require(self.num_workers >= 1, "num_workers must be at least 1")
+
+
+@dataclass(frozen=True)
+class BuildConfig(InferenceConfig):
+    """Builds an index: a code for every S2 cell of a region that the imagery covers.
+
+    Attributes:
+        encoder: Encoder folder.
+        imagery: Rasters, folders of rasters, z/x/y or MBTiles pyramids, or manifests.
+        out: Index folder to write.
+        region: GeoJSON polygons to cover; without it, what the imagery covers.
+        level: S2 level of the cells: 16 (about 130 m), 17 or 18.
+        min_coverage: Least share of valid ground in a cell's chip; below it the cell is recorded and gets no code.
+        overwrite: Replace an index that is there already.
+    """
+
+    encoder: str = field(kw_only=True)
+    imagery: list[str] = field(kw_only=True)
+    out: str = field(kw_only=True)
+    region: str | None = None
+    level: int = 16
+    min_coverage: float = 0.5
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(8 <= self.level <= 20, "level must be between 8 and 20; 16 to 18 are usual")
+        require(0 < self.min_coverage <= 1, "min_coverage must be in (0, 1]")
+        require(len(self.imagery) > 0, "imagery names no file")
+
+
+@dataclass(frozen=True)
+class LocateConfig(InferenceConfig):
+    """Tells where photos were taken.
+
+    Attributes:
+        index: Index folder.
+        top_k: Places to answer for each photo; they never touch one another.
+        region: GeoJSON polygons to search in.
+        near: Search around this point, `LAT,LON` (write `--near=-33.9,-70.6` with a sign), or each photo's own
+            position, `exif`.
+        radius_m: Radius around `near`.
+        view: What the photos show: `ground` (street photos) or `aerial` (seen from above).
+        fov_deg: Horizontal field of view of perspective photos that do not tell it themselves.
+        gsd_m: Metres per pixel of aerial photos; a GeoTIFF brings its own.
+        out: File to write, by suffix: .csv, .geojson or .html. Without it, CSV goes to standard output.
+        imagery: Imagery for the chips and the map of an HTML answer; without it, the one that the index was built from.
+        overwrite: Replace `out` if it is there already.
+    """
+
+    index: str = field(kw_only=True)
+    top_k: int = 10
+    region: str | None = None
+    near: str | None = None
+    radius_m: float | None = None
+    view: Literal["ground", "aerial"] = "ground"
+    fov_deg: float | None = None
+    gsd_m: float | None = None
+    out: str | None = None
+    imagery: list[str] = field(default_factory=list)
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.top_k >= 1, "top_k must be at least 1")
+        require(self.fov_deg is None or 0 < self.fov_deg <= 360, "fov_deg must be in (0, 360]")
+        require(self.gsd_m is None or self.gsd_m > 0, "gsd_m must be above 0")
+        require((self.near is None) == (self.radius_m is None), "near and radius_m go together")
+        require(self.radius_m is None or self.radius_m > 0, "radius_m must be above 0")
+
+
+@dataclass(frozen=True)
+class RenderRegionConfig:
+    """Makes a region up and writes it as real files: orthophotos of two dates, heights, outlines, street photos.
+
+    Attributes:
+        style: What kind of country it is.
+        out: Folder to write to.
+        seed: Another number, another region of that kind, elsewhere.
+        width_m: Extent from west to east.
+        height_m: Extent from south to north.
+        gsd_m: Metres per pixel of the orthophotos.
+        n_panoramas: Street photos all round.
+        n_perspective: Street photos through a lens.
+        range_m: How far street cameras see; none stands nearer than this to the edge.
+        num_workers: Processes that render photos.
+        overwrite: Replace a region of other settings.
+    """
+
+    style: Literal["european_town", "american_grid", "arid", "rural", "waterfront"]
+    out: str
+    seed: int = 0
+    width_m: float = 1500.0
+    height_m: float = 1500.0
+    gsd_m: float = 0.5
+    n_panoramas: int = 300
+    n_perspective: int = 300
+    range_m: float = 100.0
+    num_workers: int = 2
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        require(self.seed >= 0, "seed must not be negative")
+        for name in ("n_panoramas", "n_perspective"):
+            require(getattr(self, name) >= 0, f"{name} must not be negative")
+        require(0 < self.gsd_m <= 5, "gsd_m, metres per pixel, must be above 0, at most 5")
+        for name in ("width_m", "height_m"):
+            require(0 < getattr(self, name) < float("inf"), f"{name} must be above 0")
+        require(self.range_m >= 20, "range_m must be at least 20")
+        require(self.num_workers >= 1, "num_workers must be at least 1")
+
+
+@dataclass(frozen=True)
+class RenderPhotosConfig:
+    """Takes street photos of real places: orthophotos with heights, or with the trees that stand there.
+
+    Attributes:
+        out: Folder to write to: `photos.csv` and the photos.
+        ortho: Orthophotos, each a place of its own.
+        heights: Raster of the surface in metres, or one for each orthophoto in their order; a band described as
+            "terrain" is the bare ground.
+        trees: GeoJSON points of trees, or a folder with one such file for each orthophoto, of the same name.
+        heights_unit: Unit of the heights, `m` or `ft`, where the file does not say it or is wrong.
+        n: Photos of each place; 100, if no positions are given.
+        at: Positions `LAT,LON` to take one photo at each (write `--at=-33.9,-70.6` with a sign), or CSV tables of them
+            with the columns `lat` and `lon`.
+        kind: `panorama`, all round, or `perspective`.
+        fov_deg: Horizontal field of view of perspective photos, or least and largest; 60 to 110 without it.
+        size_px: Width of a panorama, long side of a perspective photo; 1024 and 320 without it.
+        range_m: How far cameras see; less where the map ends before, but never less than 50 m.
+        seed: Of everything that is drawn.
+        num_workers: Processes that render photos.
+        overwrite: Replace photos of other settings.
+    """
+
+    out: str
+    ortho: list[str] = field(default_factory=list)
+    heights: list[str] = field(default_factory=list)
+    trees: str | None = None
+    heights_unit: Literal["m", "ft"] | None = None
+    n: int | None = None
+    at: list[str] = field(default_factory=list)
+    kind: Literal["panorama", "perspective"] = "panorama"
+    fov_deg: list[float] | None = None
+    size_px: int | None = None
+    range_m: float = 100.0
+    seed: int = 0
+    num_workers: int = 2
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        require(len(self.ortho) > 0, "ortho names no file; heights and trees say what stands on it, not how it looks")
+        require(
+            bool(self.heights) != (self.trees is not None),
+            "what rises from the ground must be known, from one source: give either heights or trees",
+        )
+        require(
+            len(self.heights) in (0, 1, len(self.ortho)),
+            f"heights names {len(self.heights)} files for {len(self.ortho)} of ortho; give one, or one for each",
+        )
+        require(self.heights_unit is None or bool(self.heights), "heights_unit is of heights, and none are given")
+        require(self.n is None or not self.at, "n and at exclude each other: one photo is taken at each position")
+        require(self.n is None or self.n >= 1, "n must be at least 1")
+        if self.fov_deg is not None:
+            require(1 <= len(self.fov_deg) <= 2, "fov_deg is one number, or the least and the largest")
+            for fov_deg in self.fov_deg:
+                require(
+                    20 <= fov_deg <= 140,
+                    f"fov_deg is {fov_deg:g}: a perspective photo spans 20 to 140 degrees; for all round use panorama",
+                )
+            require(self.fov_deg[0] <= self.fov_deg[-1], "fov_deg: give the least first, then the largest")
+            require(self.kind == "perspective", "fov_deg is of kind perspective; a panorama spans 360 degrees")
+        require(self.size_px is None or 64 <= self.size_px <= 8192, "size_px must be within 64 and 8192")
+        require(self.range_m >= 50, "range_m must be at least 50")
+        require(self.seed >= 0, "seed must not be negative")
+        require(self.num_workers >= 1, "num_workers must be at least 1")
+
+
+@dataclass(frozen=True)
+class DemoConfig(InferenceConfig):
+    """The whole story on a made-up region: renders and indexes it, locates photos of it, tells how many are right.
+
+    Attributes:
+        out: Folder to write to; the same call goes on with what was cut off.
+        seed: Another number, another region.
+        style: What kind of country it is. Shipped encoders have learnt from the first four, never from waterfronts.
+        encoder: Encoder folder, or the name of a shipped encoder.
+        train: Train the encoder first, on rendered regions of other seeds; takes hours.
+        overwrite: Replace a demo of other settings.
+    """
+
+    out: str = "geoview-demo"
+    seed: int = 0
+    style: Literal["european_town", "american_grid", "arid", "rural", "waterfront"] = "european_town"
+    encoder: str = "demo"
+    train: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 <= self.seed < 1_000_000, "seed must be in [0, 1000000): above are the regions to learn from")

@@ -1,0 +1,221 @@
+"""What a training run is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from geoview.config.checks import require
+from geoview.config.views import AerialView, GroundView, PlanView
+
+__all__ = ["AugmentConfig", "DataConfig", "EncoderConfig", "OptimiserConfig", "TrainConfig"]
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Architecture and views of an encoder.
+
+    Attributes:
+        backbone: Name of any timm model.
+        backbone_args: Arguments for that timm model, such as `drop_path_rate`.
+        pretrained: Weights to start from: safetensors, or a state dict that holds tensors only. Without it, training
+            starts from random weights.
+        colour: What pictures are scaled by: `dataset`, the mean and deviation of ImageNet, or `picture`, those of each
+            picture, which takes out much of what sensor, light and season do.
+        ground: What a street photo shows the encoder: a strip of its panorama.
+        plan: Instead of that strip: a plan of the ground before it.
+        aerial: What a chip shows the encoder.
+    """
+
+    backbone: str = "convnext_base"
+    backbone_args: dict[str, Any] = field(default_factory=dict)
+    pretrained: str | None = None
+    colour: Literal["dataset", "picture"] = "dataset"
+    ground: GroundView = field(default_factory=GroundView)
+    plan: PlanView | None = None
+    aerial: AerialView = field(default_factory=AerialView)
+
+    @property
+    def street(self) -> GroundView | PlanView:
+        """What a street photo shows the encoder."""
+        return self.plan or self.ground
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Pairs of pictures of the same ground.
+
+    Attributes:
+        pairs: CSV with the columns `query_path, reference_path, lat, lon, heading_deg, fov_deg`, where a side without a
+            path is cut from that side's imagery at lat, lon; or the folder of CVUSA, CVACT, VIGOR or University-1652.
+        split: Which part of such a data set, such as `train` or `same_train`.
+        labels: Whose labels of it: VIGOR has `corrected` ones too.
+        query_view: What the query side shows: street photos, or imagery of another date.
+        query_imagery: Imagery of the query side: rasters, folders, pyramids or manifests.
+        reference_imagery: Imagery of the reference side.
+        validation_share: Share of the pairs held out for validation, drawn by blocks of about 1 km.
+        blocks_per_batch: A batch meets pairs of this many blocks of about 1 km, so that its negatives are neighbours;
+            0 mixes all pairs.
+        mining: What batches are made of instead: `gps`, pairs that are near each other; `similarity`, pairs whose
+            references the encoder takes for one another, mined anew every few epochs, and before the first time pairs
+            that are near each other, if all positions are known.
+        mine_every_epochs: How often similarity is mined.
+        neighbours: How many neighbours of each pair are mined.
+        neighbours_a_seed: How many of them come with a pair into its batch, half of them the nearest.
+    """
+
+    pairs: str
+    split: str | None = None
+    labels: Literal["original", "corrected"] = "original"
+    query_view: Literal["ground", "aerial"] = "ground"
+    query_imagery: list[str] = field(default_factory=list)
+    reference_imagery: list[str] = field(default_factory=list)
+    validation_share: float = 0.0
+    blocks_per_batch: int = 0
+    mining: Literal["none", "gps", "similarity"] = "none"
+    mine_every_epochs: int = 4
+    neighbours: int = 128
+    neighbours_a_seed: int = 64
+
+    def __post_init__(self) -> None:
+        require(self.blocks_per_batch >= 0, "data.blocks_per_batch must not be negative")
+        require(
+            self.mining == "none" or not self.blocks_per_batch,
+            "data.mining and data.blocks_per_batch exclude each other: each says which pairs meet in a batch",
+        )
+        for name in ("mine_every_epochs", "neighbours", "neighbours_a_seed"):
+            require(getattr(self, name) >= 1, f"data.{name} must be at least 1")
+        require(0 <= self.validation_share < 1, "data.validation_share must be in [0, 1)")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Changes to the training pictures.
+
+    Cropping, turning and mirroring change both sides of a pair alike; what is drawn for each side apart is what the
+    encoder learns to overlook. Crops, offsets and jitter need imagery to cut from: picture files are turned and
+    mirrored only.
+
+    Attributes:
+        crop_min_share: Both sides are cut to one random square within the pair's ground, its edge at least this share
+            of the ground's; what an offset shows beyond it is hidden, as at the edge of imagery. 1 keeps the whole.
+        crop_rotation_deg: Largest turn of that square; it still lies within the pair's ground.
+        query_offset_m: Largest shift of a query chip's centre along each axis.
+        reference_offset_m: Largest shift of a reference chip's centre along each axis: cells are not centred on photos.
+        scale_jitter: Largest relative change of a chip's gsd, drawn for each side.
+        rotation_jitter_deg: Largest turn of a chip, drawn for each side.
+        turn: Turn both sides by the same random multiple of 90 degrees: a panorama is rolled, a chip or plan rotated.
+        flip: Mirror both sides, half of the time.
+        gamma: Deviation of the logarithm of gamma.
+        channel_mix: Deviation of the matrix that mixes the colour channels from the identity.
+        gain: Deviation of the logarithm of each channel's gain.
+        saturation: Deviation of the logarithm of the saturation.
+        contrast: Deviation of the logarithm of the contrast.
+        brightness: Deviation of the brightness, in units of the full scale.
+        greyscale_share: Share of the pictures that lose their colour.
+        blur_share: Share of the pictures that are blurred.
+        noise: Largest deviation of the noise, in units of the full scale.
+        erase_share: Share of the pictures that lose a rectangle.
+    """
+
+    crop_min_share: float = 1.0
+    crop_rotation_deg: float = 0.0
+    query_offset_m: float = 0.0
+    reference_offset_m: float = 0.0
+    scale_jitter: float = 0.0
+    rotation_jitter_deg: float = 0.0
+    turn: bool = True
+    flip: bool = True
+    gamma: float = 0.2
+    channel_mix: float = 0.05
+    gain: float = 0.1
+    saturation: float = 0.2
+    contrast: float = 0.2
+    brightness: float = 0.05
+    greyscale_share: float = 0.1
+    blur_share: float = 0.1
+    noise: float = 0.02
+    erase_share: float = 0.2
+
+    def __post_init__(self) -> None:
+        require(0 < self.crop_min_share <= 1, "augment.crop_min_share must be in (0, 1]")
+        require(
+            0 <= self.crop_rotation_deg <= 45, "augment.crop_rotation_deg must be in [0, 45]; `turn` adds right angles"
+        )
+        for name in ("query_offset_m", "reference_offset_m"):
+            require(getattr(self, name) >= 0, f"augment.{name} must not be negative")
+        require(0 <= self.scale_jitter < 1, "augment.scale_jitter must be in [0, 1)")
+        require(self.rotation_jitter_deg >= 0, "augment.rotation_jitter_deg must not be negative")
+        for name in ("greyscale_share", "blur_share", "erase_share"):
+            require(0 <= getattr(self, name) <= 1, f"augment.{name} must be in [0, 1]")
+        for name in ("gamma", "channel_mix", "gain", "saturation", "contrast", "brightness", "noise"):
+            require(getattr(self, name) >= 0, f"augment.{name} must not be negative")
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """AdamW with linear warm-up and a cosine schedule.
+
+    Attributes:
+        steps: Batches to train on. 0 writes the encoder as it starts: the way to convert published weights.
+        batch_size: Pairs a batch; every pair is another pair's negative.
+        learning_rate: Peak of the schedule.
+        weight_decay: On matrices and kernels only, never on biases, norms or the temperature.
+        warmup_steps: Batches until the peak.
+        label_smoothing: Of the cross entropy.
+        temperature: Start of the learnt temperature of InfoNCE; pretrained weights that bring one start from theirs.
+        clip_norm: Largest norm of the gradient.
+        ignore_within_m: Other pairs of a batch this near are no negatives: they show the same ground.
+    """
+
+    steps: int = 10_000
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup_steps: int = 250
+    label_smoothing: float = 0.1
+    temperature: float = 0.07
+    clip_norm: float = 1.0
+    ignore_within_m: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 0, "optimiser.steps must not be negative")
+        require(self.batch_size >= 2, "optimiser.batch_size must be at least 2: InfoNCE needs negatives")
+        require(self.learning_rate > 0, "optimiser.learning_rate must be above 0")
+        for name in ("weight_decay", "warmup_steps", "clip_norm", "ignore_within_m"):
+            require(getattr(self, name) >= 0, f"optimiser.{name} must not be negative")
+        require(self.temperature > 0, "optimiser.temperature must be above 0")
+        require(0 <= self.label_smoothing < 1, "optimiser.label_smoothing must be in [0, 1)")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Trains an encoder on pairs of pictures of the same ground.
+
+    Attributes:
+        out: Run folder: resolved config, metrics, checkpoint and the encoder. A run that was cut off goes on from here.
+        data: Pairs of pictures of the same ground.
+        encoder: Architecture and views.
+        augment: Changes to the training pictures.
+        optimiser: AdamW and its schedule.
+        seed: Of everything that is drawn.
+        device: `auto`, `cpu`, `cuda`.
+        precision: `auto` is bfloat16 on a GPU that has it and float32 elsewhere.
+        num_workers: Processes that read pictures ahead of the model; 0 reads them in the training process.
+        checkpoint_every_steps: A run that was killed repeats at most this many batches.
+    """
+
+    out: str
+    data: DataConfig
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    seed: int = 0
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    num_workers: int = 2
+    checkpoint_every_steps: int = 500
+
+    def __post_init__(self) -> None:
+        require(self.checkpoint_every_steps >= 1, "checkpoint_every_steps must be at least 1")
+        require(self.num_workers >= 0, "num_workers must not be negative")
