@@ -216,10 +216,11 @@ def _demo(arguments: Namespace) -> int:
 
 def _train(arguments: Namespace) -> int:
     config = _config(TrainConfig, arguments)
-    from geoview.training.fit import fit
+    from geoview.training.fit import fit, is_first_process
 
     encoder = fit(config)
-    print(json.dumps({"encoder": str(Path(config.out, "encoder")), **encoder.notes}, indent=1))
+    if is_first_process():
+        print(json.dumps({"encoder": str(Path(config.out, "encoder")), **encoder.notes}, indent=1))
     return _OK
 
 

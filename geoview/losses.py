@@ -19,10 +19,10 @@ def gathered(x: Tensor) -> Tensor:
     with the whole batch.
 
     Args:
-        x: (B, ...), the same shape in every process.
+        x: (B, ...), in every process; B may differ.
 
     Returns:
-        (processes * B, ...) in the order of the processes; `x` itself where there is one.
+        (sum of all B, ...) in the order of the processes; `x` itself where there is one.
     """
     if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
         return x
@@ -33,15 +33,21 @@ def gathered(x: Tensor) -> Tensor:
 class _Gathered(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        parts = [torch.empty_like(x) for _ in range(distributed.get_world_size())]
-        distributed.all_gather(parts, x.contiguous())
-        return torch.cat(parts)
+        here = torch.tensor(len(x), device=x.device)
+        counts = [torch.empty_like(here) for _ in range(distributed.get_world_size())]
+        distributed.all_gather(counts, here)
+        ctx.counts = [int(count) for count in counts]
+        # What is gathered has one shape everywhere: filled up, and cut again.
+        padded = torch.cat([x, x.new_zeros(max(ctx.counts) - len(x), *x.shape[1:])])
+        parts = [torch.empty_like(padded) for _ in counts]
+        distributed.all_gather(parts, padded)
+        return torch.cat([part[:count] for part, count in zip(parts, ctx.counts, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         grad = grads[0].contiguous()
         distributed.all_reduce(grad)
-        return grad.chunk(distributed.get_world_size())[distributed.get_rank()]
+        return torch.split(grad, ctx.counts)[distributed.get_rank()]
 
 
 def info_nce(

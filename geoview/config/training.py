@@ -166,6 +166,13 @@ class OptimiserConfig:
         temperature: Start of the learnt temperature of InfoNCE; pretrained weights that bring one start from theirs.
         clip_norm: Largest norm of the gradient.
         ignore_within_m: Other pairs of a batch this near are no negatives: they show the same ground.
+        loss: `info_nce` as Sample4Geo has it, `decoupled` as Fervers et al. have it, or `multi_similarity`, which knows
+            neither temperature nor label smoothing.
+        micro_batch_size: How many pictures go through the network at once; the loss and its gradient are still those
+            of the whole batch, each picture goes through twice. Without it, all do.
+        gradient_checkpointing: Keep less of each picture for the gradient, and compute the rest again.
+        ema_decay: Train on, but validate and keep, a running mean of the weights that moves by 1 - ema_decay a step; 0
+            keeps the weights themselves.
     """
 
     steps: int = 10_000
@@ -177,6 +184,10 @@ class OptimiserConfig:
     temperature: float = 0.07
     clip_norm: float = 1.0
     ignore_within_m: float = 0.0
+    loss: Literal["info_nce", "decoupled", "multi_similarity"] = "info_nce"
+    micro_batch_size: int | None = None
+    gradient_checkpointing: bool = False
+    ema_decay: float = 0.0
 
     def __post_init__(self) -> None:
         require(self.steps >= 0, "optimiser.steps must not be negative")
@@ -186,6 +197,10 @@ class OptimiserConfig:
             require(getattr(self, name) >= 0, f"optimiser.{name} must not be negative")
         require(self.temperature > 0, "optimiser.temperature must be above 0")
         require(0 <= self.label_smoothing < 1, "optimiser.label_smoothing must be in [0, 1)")
+        require(
+            self.micro_batch_size is None or self.micro_batch_size >= 1, "optimiser.micro_batch_size must be at least 1"
+        )
+        require(0 <= self.ema_decay < 1, "optimiser.ema_decay must be in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -193,16 +208,19 @@ class TrainConfig:
     """Trains an encoder on pairs of pictures of the same ground.
 
     Attributes:
-        out: Run folder: resolved config, metrics, checkpoint and the encoder. A run that was cut off goes on from here.
+        out: Run folder: resolved config, metrics, curves, checkpoint and the encoder. A run that was cut off goes on
+            from here.
         data: Pairs of pictures of the same ground.
         encoder: Architecture and views.
         augment: Changes to the training pictures.
         optimiser: AdamW and its schedule.
         seed: Of everything that is drawn.
         device: `auto`, `cpu`, `cuda`.
+        processes: How many share each batch, a GPU each where there are; negatives come from all of it.
         precision: `auto` is bfloat16 on a GPU that has it and float32 elsewhere.
         num_workers: Processes that read pictures ahead of the model; 0 reads them in the training process.
-        checkpoint_every_steps: A run that was killed repeats at most this many batches.
+        checkpoint_every_steps: A run that was killed repeats at most this many batches. After as many, the pairs held
+            out for validation are searched; the encoder that finds most of them is the one that is kept.
     """
 
     out: str
@@ -212,6 +230,7 @@ class TrainConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     seed: int = 0
     device: str = "auto"
+    processes: int = 1
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     num_workers: int = 2
     checkpoint_every_steps: int = 500
@@ -219,3 +238,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         require(self.checkpoint_every_steps >= 1, "checkpoint_every_steps must be at least 1")
         require(self.num_workers >= 0, "num_workers must not be negative")
+        require(
+            1 <= self.processes <= self.optimiser.batch_size // 2,
+            "processes must be at least 1, and at most half of optimiser.batch_size",
+        )

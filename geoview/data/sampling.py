@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-__all__ = ["Batches", "BlockBatches", "HardBatches", "ShuffledBatches"]
+__all__ = ["Batches", "BlockBatches", "HardBatches", "Share", "ShuffledBatches"]
 
 
 class Batches(Sampler[list[tuple[int, int]]]):
@@ -49,6 +49,28 @@ class Batches(Sampler[list[tuple[int, int]]]):
                 epoch = step // batches_an_epoch
                 batches = self.epoch(epoch)
             yield [(step, int(row)) for row in batches[step % batches_an_epoch]]
+
+
+class Share(Sampler[list[tuple[int, int]]]):
+    """What one of several processes reads of each batch; together they read what one alone would."""
+
+    def __init__(self, batches: Batches, rank: int, processes: int) -> None:
+        """Makes a share.
+
+        Args:
+            batches: Of all processes.
+            rank: Number of this process, from 0.
+            processes: How many there are.
+        """
+        self._batches, self._rank, self._processes = batches, rank, processes
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        """Yields every so many-th pair of each batch."""
+        for batch in self._batches:
+            yield batch[self._rank :: self._processes]
 
 
 class ShuffledBatches(Batches):

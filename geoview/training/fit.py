@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import warnings
+from contextlib import nullcontext
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,27 +14,31 @@ import lightning
 import numpy as np
 import torch
 import yaml
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from tqdm import tqdm
+from lightning.pytorch.strategies import DDPStrategy
 
 import tiles
 from geoview.config import DataConfig, InferenceConfig, PlanView, TrainConfig, differing_keys
 from geoview.data.datasets import DATASETS, load, recognise
 from geoview.data.pairs import PairTable
 from geoview.data.pictures import PairPictures, Side
-from geoview.embed import embed, resolve_device, resolve_precision
+from geoview.embed import resolve_device, resolve_precision
 from geoview.errors import ConfigError, DatasetError, OutputExistsError, PairTableError, TrainingError
 from geoview.files import exclusive, full_disk_told, write_text
-from geoview.metrics import ranks, recall_at
 from geoview.models.encoder import CrossViewEncoder
-from geoview.training.task import ContrastiveTask
+from geoview.training.record import Record
+from geoview.training.selection import BestEncoder, search_held_out
+from geoview.training.task import UNREADABLE, ContrastiveTask
 
-__all__ = ["fit"]
+__all__ = ["fit", "is_first_process"]
 
 log = logging.getLogger(__name__)
 
 _CHECKPOINT = "last.ckpt"
-_LOG_EVERY_STEPS = 50
+_BEST = "best"
+# One process mines or validates while the others wait.
+_PATIENCE = timedelta(hours=12)
 _PRECISIONS: dict[torch.dtype, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     torch.float32: "32-true",
     torch.bfloat16: "bf16-mixed",
@@ -43,14 +48,22 @@ _PRECISIONS: dict[torch.dtype, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
 _FREE_KEYS = {"num_workers", "device", "checkpoint_every_steps"}
 
 
+def is_first_process() -> bool:
+    """Tells whether this is the process that a user started, and not one that shares its batches."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
 def fit(config: TrainConfig) -> CrossViewEncoder:
     """Trains an encoder, or goes on with a run that was cut off.
+
+    With several processes, each runs this; the first alone writes, mines and validates.
 
     Args:
         config: Everything; `config.out` is the run folder.
 
     Returns:
-        The trained encoder, which is also in `<out>/encoder`.
+        The trained encoder, which is also in `<out>/encoder`: of all rounds, the one that found most of the held-out
+        pairs; the last where none are held out.
 
     Raises:
         OutputExistsError: `config.out` holds something that is not a run.
@@ -59,8 +72,8 @@ def fit(config: TrainConfig) -> CrossViewEncoder:
         DatasetError: The folder is no copy of a data set, or lacks files.
         BusyError: Another process trains there.
     """
-    out = Path(config.out)
-    with full_disk_told(out), exclusive(out):
+    out, first = Path(config.out), is_first_process()
+    with full_disk_told(out), exclusive(out) if first else nullcontext():
         _refuse_another_run(out, config)
         table = _table(config.data)
         training, validation = table.split(config.data.validation_share, config.seed)
@@ -69,24 +82,37 @@ def fit(config: TrainConfig) -> CrossViewEncoder:
                 f"{table.name}: {len(training)} training pairs are fewer than optimiser.batch_size "
                 f"{config.optimiser.batch_size}; lower it to at most {len(training)}"
             )
-        if (out / "encoder" / "geoview.json").exists():
+        if first and (out / "encoder" / "geoview.json").exists():
             log.info("%s: finished already", out)
             return CrossViewEncoder.load(out / "encoder")
         torch.manual_seed(config.seed)
         encoder = CrossViewEncoder.from_config(config.encoder)
         task = ContrastiveTask(encoder, _pictures(training, config, augmented=True), config)
+        held_out = _pictures(validation, config, augmented=False)
         # Not before all of it has proved usable: a mistake must not bind the folder.
-        with write_text(out / "config.yaml") as file:
-            yaml.safe_dump(_plain(asdict(config)), file, sort_keys=False)
+        if first:
+            with write_text(out / "config.yaml") as file:
+                yaml.safe_dump(_plain(asdict(config)), file, sort_keys=False)
         if config.optimiser.steps:
-            _train(task, out, config)
-        encoder.notes = {
-            "logit_scale": task.logit_scale.item(),
-            "training": {"data": asdict(config.data), "pairs": len(training), "steps": config.optimiser.steps},
-            "metrics": _validate(encoder, validation, config),
+            _train(task, held_out, out, config)
+        if not first:
+            return encoder
+        if config.optimiser.steps and len(held_out):
+            learnt = CrossViewEncoder.load(out / _BEST)
+        else:
+            learnt = task.learnt
+            learnt.notes = {
+                "logit_scale": task.logit_scale.item(),
+                "metrics": search_held_out(learnt, held_out, _inference(config)),
+            }
+        learnt.notes["training"] = {
+            "data": asdict(config.data),
+            "pairs": len(training),
+            "steps": config.optimiser.steps,
+            "unreadable": len(_lines(out / UNREADABLE)),
         }
-        encoder.eval().save(out / "encoder", overwrite=True)
-        return encoder
+        learnt.eval().save(out / "encoder", overwrite=True)
+        return learnt
 
 
 def _refuse_another_run(out: Path, config: TrainConfig) -> None:
@@ -157,25 +183,30 @@ def _imagery(uris: list[str], paths: tuple[str, ...], key: str, table: PairTable
     return tiles.open_source(uris)
 
 
-def _train(task: ContrastiveTask, out: Path, config: TrainConfig) -> None:
+def _train(task: ContrastiveTask, held_out: PairPictures, out: Path, config: TrainConfig) -> None:
     device = resolve_device(config.device)
     # Its notes on hardware, tips and the checkpoint of the run that goes on are not for the user.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning|torch")
+    record = Record(out, config.optimiser.steps)
+    callbacks: list[Callback] = [
+        *([BestEncoder(out / _BEST, held_out, _inference(config), record)] if len(held_out) else []),
+        *([record] if is_first_process() else []),
+        ModelCheckpoint(
+            out, filename="last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
+        ),
+    ]
+    one = [device.index or 0] if device.type == "cuda" else 1
     trainer = lightning.Trainer(
         accelerator="gpu" if device.type == "cuda" else device.type,
-        devices=[device.index or 0] if device.type == "cuda" else 1,
+        devices=one if config.processes == 1 else config.processes,
+        strategy="auto" if config.processes == 1 else DDPStrategy(timeout=_PATIENCE),
         precision=_PRECISIONS[resolve_precision(config.precision, device)],
         max_steps=config.optimiser.steps,
         max_epochs=-1,
         gradient_clip_val=config.optimiser.clip_norm,
         reload_dataloaders_every_n_epochs=1,
-        callbacks=[
-            _Progress(out / "metrics.csv", config.optimiser.steps),
-            ModelCheckpoint(
-                out, filename="last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
-            ),
-        ],
+        callbacks=callbacks,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -186,60 +217,9 @@ def _train(task: ContrastiveTask, out: Path, config: TrainConfig) -> None:
     trainer.fit(task, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
 
 
-class _Progress(Callback):
-    """A bar on stderr, and a row in metrics.csv every 50 steps."""
-
-    def __init__(self, path: Path, steps: int) -> None:
-        self._path, self._steps = path, steps
-
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        done = trainer.global_step
-        self._bar = tqdm(total=self._steps, initial=done, desc="train", unit="step", disable=None, dynamic_ncols=True)
-        self._rows = [row for row in self._read() if int(row["step"]) <= done]
-        self._write()
-
-    def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        step = trainer.global_step
-        self._bar.update()
-        if step % _LOG_EVERY_STEPS and step != self._steps:
-            return
-        values = {name: f"{float(value):.6g}" for name, value in trainer.callback_metrics.items()}
-        rate = f"{trainer.optimizers[0].param_groups[0]['lr']:.6g}"
-        self._rows.append({"step": str(step), **values, "learning_rate": rate})
-        self._bar.set_postfix(values)
-        self._write()
-
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._bar.close()
-
-    def _read(self) -> list[dict[str, str]]:
-        if not self._path.exists():
-            return []
-        with self._path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-
-    def _write(self) -> None:
-        with write_text(self._path) as file:
-            writer = csv.DictWriter(file, ["step", "loss", "batch_recall_at_1", "temperature", "learning_rate"])
-            writer.writeheader()
-            writer.writerows(self._rows)
+def _inference(config: TrainConfig) -> InferenceConfig:
+    return InferenceConfig(device=config.device, precision=config.precision, num_workers=max(1, config.num_workers))
 
 
-def _validate(encoder: CrossViewEncoder, table: PairTable, config: TrainConfig) -> dict[str, float]:
-    """Retrieves each held-out query among the references of the held-out queries."""
-    if not len(table):
-        return {}
-    pictures = _pictures(table, config, augmented=False)
-    inference = InferenceConfig(device=config.device, precision=config.precision)
-    _, first, positive = np.unique(table.positive, return_index=True, return_inverse=True)
-    queries = embed(encoder, map(pictures.query, range(len(table))), inference)
-    references = embed(encoder, map(pictures.reference, map(int, first)), inference)
-    rank = ranks(np.stack(list(queries)), np.stack(list(references)), positive)
-    return {"validation_pairs": len(table), **{f"validation_recall_at_{k}": recall_at(rank, k) for k in (1, 5, 10)}}
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []

@@ -167,7 +167,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(config
         "info_nce",
         lambda *a, **k: next(losses, lambda *_, **__: torch.tensor(torch.nan, requires_grad=True))(*a, **k),
     )
-    with pytest.raises(TrainingError, match="step 3 is not finite"):
+    with pytest.raises(TrainingError, match=r"step 3 \(a batch with pair 2, .*\) is not finite"):
         fit(config)
     assert (Path(config.out) / "last.ckpt").exists()
     assert not (Path(config.out) / "encoder").exists()
@@ -335,3 +335,195 @@ def test_a_folder_must_be_a_data_set_and_the_split_one_of_its_own(config, copies
         trained(copies["vigor"], "best")
     with pytest.raises(ConfigError, match=r"data\.split is of data sets' folders"):
         trained(config.data.pairs, "train")
+
+
+# -- the batch of several processes, in parts, and in the mean ---------------------------------------------------------
+
+
+def plain(config, **optimiser):
+    """As `config`, with nothing drawn, in full precision."""
+    bare = AugmentConfig(turn=False, flip=False, **dict.fromkeys(LIGHT, 0.0))
+    backbone = {**TINY, "drop_path_rate": 0.0}
+    optimiser = replace(config.optimiser, **optimiser)
+    return replace(
+        config,
+        augment=bare,
+        encoder=replace(config.encoder, backbone_args=backbone),
+        optimiser=optimiser,
+        precision="fp32",
+    )
+
+
+LIGHT = (
+    *("gamma", "channel_mix", "gain", "saturation", "contrast", "brightness"),
+    *("greyscale_share", "blur_share", "noise", "erase_share"),
+)
+
+
+def close(a, b):
+    """Whether all weights are equal up to sums in another order."""
+    return all(torch.allclose(a[k], b[k], rtol=0, atol=2e-4) for k in a)
+
+
+@pytest.mark.parametrize("drop_path_rate", [0.0, 0.3])
+def test_micro_batches_have_the_gradient_of_the_whole(config, tmp_path, drop_path_rate):
+    from geoview.training.fit import _pictures, _table
+    from geoview.training.task import ContrastiveTask
+
+    table = _table(config.data)
+    gradients = {}
+    for size in (None, 3, 1):
+        each = plain(config, micro_batch_size=size)
+        torch.manual_seed(0)
+        encoder = CrossViewEncoder.from_config(
+            replace(each.encoder, backbone_args={**TINY, "drop_path_rate": drop_path_rate})
+        )
+        task = ContrastiveTask(encoder.train(), _pictures(table, each, augmented=True), each)
+        pixels = torch.from_numpy(texture_batch(8, 32))
+        valid = torch.ones(8, 32, 32, dtype=torch.bool)
+        if drop_path_rate:
+            # What is dropped is drawn once: the second time through the network drops the same.
+            torch.manual_seed(5)
+        embeddings = task._embedded(pixels, valid)
+        (embeddings * torch.linspace(-1, 1, embeddings.numel()).view_as(embeddings)).sum().backward()
+        gradients[size] = {name: p.grad for name, p in encoder.named_parameters()}
+        assert torch.isfinite(embeddings).all()
+    if not drop_path_rate:
+        for size in (3, 1):
+            for name, gradient in gradients[None].items():
+                torch.testing.assert_close(gradients[size][name], gradient, rtol=1e-4, atol=1e-5)
+
+
+def texture_batch(n, size_px):
+    return np.random.default_rng(0).integers(0, 255, (n, 3, size_px, size_px)).astype(np.float32)
+
+
+def test_a_run_in_micro_batches_ends_with_the_same_weights(config, tmp_path):
+    whole, parts = plain(config), replace(plain(config, micro_batch_size=3), out=str(tmp_path / "parts"))
+    kept = replace(plain(config, gradient_checkpointing=True), out=str(tmp_path / "kept"))
+    for each in (whole, parts, kept):
+        fit(each)
+    assert close(weights(whole), weights(parts))
+    assert close(weights(whole), weights(kept))
+
+
+def test_two_processes_end_with_the_weights_of_one(config, tmp_path):
+    one, two = plain(config), replace(plain(config), out=str(tmp_path / "two"), processes=2)
+    fit(one)
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(asdict(two)))
+    command = [sys.executable, "-m", "geoview", "train", "--config", str(tmp_path / "two.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('"encoder"') == 1, "one of the processes speaks"
+    assert close(weights(one), weights(two))
+    rows = [list(csv.DictReader((Path(each.out) / "metrics.csv").open())) for each in (one, two)]
+    assert float(rows[0][-1]["loss"]) == pytest.approx(float(rows[1][-1]["loss"]), abs=1e-3)
+
+
+def test_the_running_mean_of_the_weights_is_kept(config, tmp_path):
+    last = plain(config, steps=4)
+    mean = replace(plain(config, steps=4, ema_decay=0.5), out=str(tmp_path / "mean"))
+    fit(last)
+    fit(mean)
+    assert not same(weights(last), weights(mean))
+    # The mean of four steps from the same start: found by training to each of them.
+    torch.manual_seed(0)
+    expected = None
+    for steps in (1, 2, 3, 4):
+        task_weights = weights_after(last, steps, tmp_path)
+        expected = task_weights if expected is None else {k: (v + task_weights[k]) / 2 for k, v in expected.items()}
+    assert close(expected, weights(mean))
+
+
+def weights_after(config, steps, tmp_path):
+    """Weights after so many steps of a run, by its checkpoints: the schedule is that of the whole run."""
+    out = tmp_path / f"until_{steps}"
+    kept = {}
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    original = ModelCheckpoint.on_train_epoch_end
+
+    def keep(self, trainer, task):
+        kept[trainer.global_step] = {k: v.clone() for k, v in task.encoder.backbone.state_dict().items()}
+        original(self, trainer, task)
+
+    ModelCheckpoint.on_train_epoch_end = keep
+    try:
+        fit(replace(config, out=str(out), checkpoint_every_steps=1))
+    finally:
+        ModelCheckpoint.on_train_epoch_end = original
+    return kept[steps]
+
+
+@pytest.mark.parametrize("loss", ["decoupled", "multi_similarity"])
+def test_other_losses_learn_too(config, loss):
+    config = replace(config, optimiser=replace(config.optimiser, steps=60, loss=loss, label_smoothing=0.0))
+    fit(config)
+    rows = list(csv.DictReader((Path(config.out) / "metrics.csv").open()))
+    assert float(rows[-1]["batch_recall_at_1"]) > 0.4  # chance is 0.125
+
+
+def test_networks_without_gradient_checkpointing_are_refused(config):
+    optimiser = replace(config.optimiser, gradient_checkpointing=True)
+    with pytest.raises(ConfigError, match="timm's dla34"):
+        fit(replace(config, encoder=EncoderConfig("dla34"), optimiser=optimiser))
+
+
+# -- what is kept, and what is told ------------------------------------------------------------------------------------
+
+
+def test_the_encoder_that_finds_most_of_the_held_out_pairs_is_kept(shared, monkeypatch):
+    from geoview.training import selection
+
+    scores = iter([0.25, 0.75, 0.5])
+    found = []
+
+    def search(encoder, pictures, inference):
+        found.append({k: v.clone() for k, v in encoder.backbone.state_dict().items()})
+        score = next(scores)
+        return {"validation_pairs": len(pictures), **{f"validation_recall_at_{k}": score for k in (1, 5, 10)}}
+
+    monkeypatch.setattr(selection, "search_held_out", search)
+    encoder = fit(shared)
+    assert len(found) == 3, "six steps are three rounds"
+    assert encoder.notes["metrics"]["step"] == 4
+    assert encoder.notes["metrics"]["validation_recall_at_1"] == 0.75
+    assert same(weights(shared), found[1])
+    assert not same(weights(shared), found[2])
+    rows = {int(row["step"]): row for row in csv.DictReader((Path(shared.out) / "metrics.csv").open())}
+    assert [rows[step]["validation_recall_at_1"] for step in (2, 4, 6)] == ["0.25", "0.75", "0.5"]
+
+
+def test_a_run_leaves_curves_and_what_tensorboard_reads(config):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    fit(replace(config, optimiser=replace(config.optimiser, steps=100), checkpoint_every_steps=50))
+    out = Path(config.out)
+    with Image.open(out / "curves.png") as curves:
+        assert curves.format == "PNG"
+        assert min(curves.size) > 300
+        assert len(curves.convert("RGB").getcolors(1 << 20)) > 10, "something is drawn"
+    board = EventAccumulator(str(out / "tensorboard")).Reload()
+    assert [event.step for event in board.Scalars("loss")] == [50, 100]
+    rows = list(csv.DictReader((out / "metrics.csv").open()))
+    assert float(rows[-1]["loss"]) == pytest.approx(board.Scalars("loss")[-1].value, rel=1e-3)
+    assert float(rows[-1]["pairs_per_s"]) > 0
+
+
+def test_pictures_that_cannot_be_read_are_named_and_replaced(shared, tmp_path, caplog):
+    (tmp_path / "pano5.png").write_bytes(b"no picture")
+    config = replace(shared, data=replace(shared.data, validation_share=0.0), num_workers=1)
+    encoder = fit(replace(config, optimiser=replace(config.optimiser, steps=6)))
+    told = (Path(config.out) / "unreadable.txt").read_text().splitlines()
+    assert len(told) == 1
+    assert "pano5.png" in told[0]
+    assert encoder.notes["training"]["unreadable"] == 1
+    assert "pano5.png" in caplog.text
+
+
+def test_a_run_whose_pictures_are_gone_stops(shared, tmp_path):
+    config = replace(shared, data=replace(shared.data, validation_share=0.0))
+    for i in range(9):
+        (tmp_path / f"pano{i}.png").write_bytes(b"")
+    with pytest.raises(TrainingError, match=r"pictures of the 4 pairs of step \d+ cannot be read .*pano"):
+        fit(replace(config, optimiser=replace(config.optimiser, steps=12)))
