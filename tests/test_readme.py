@@ -45,11 +45,16 @@ def workplace(tmp_path_factory, kit, twins):
     pixels = np.random.default_rng(0).integers(0, 255, (64, 256, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "photos" / "a.jpg")
     Image.fromarray(pixels).resize((160, 120)).save(folder / "photos" / "b.png")
+    (folder / "street").mkdir()
     places = [destination_deg(np.array(PLACE_DEG), bearing, 250.0).tolist() for bearing in (0.0, 90.0, 180.0, 270.0)]
     with (folder / "places.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("lat", "lon"), *places])
-    with (folder / "pairs.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("query_path", "lat", "lon"), *(("photos/a.jpg", *p) for p in places)])
+    for i in range(len(places)):
+        Image.fromarray(pixels).save(folder / "street" / f"{i}.jpg")
+    for table, prefix in (("pairs.csv", "street/"), ("street/photos.csv", "")):
+        with (folder / table).open("w", newline="") as file:
+            rows = ((f"{prefix}{i}.jpg", *place) for i, place in enumerate(places))
+            csv.writer(file).writerows([("path", "lat", "lon"), *rows])
     west, south, east, north = (PLACE_DEG[1] - 0.003, PLACE_DEG[0] - 0.003, PLACE_DEG[1] + 0.003, PLACE_DEG[0] + 0.003)
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     (folder / "region.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))

@@ -46,13 +46,16 @@ class DataConfig:
     """Pairs of pictures of the same ground.
 
     Attributes:
-        pairs: CSV with the columns `query_path, reference_path, lat, lon, heading_deg, fov_deg`, where a side without a
-            path is cut from that side's imagery at lat, lon; or the folder of CVUSA, CVACT, VIGOR or University-1652.
+        pairs: CSV or Parquet with the columns `query_path` (or `path`), `reference_path, lat, lon, heading_deg,
+            fov_deg`, where a side without a path is cut from that side's imagery at lat, lon; or a folder of photos
+            whose EXIF, or `photos.csv`, tells where they were taken; or the folder of CVUSA, CVACT, VIGOR or
+            University-1652.
         split: Which part of such a data set, such as `train` or `same_train`.
         labels: Whose labels of it: VIGOR has `corrected` ones too.
         query_view: What the query side shows: street photos, or imagery of another date.
         query_imagery: Imagery of the query side: rasters, folders, pyramids or manifests.
         reference_imagery: Imagery of the reference side.
+        max_missing_share: Share of the pairs that may lack a picture: they are named and left out; 0 for none.
         validation_share: Share of the pairs held out for validation, drawn by blocks of about 1 km.
         blocks_per_batch: A batch meets pairs of this many blocks of about 1 km, so that its negatives are neighbours;
             0 mixes all pairs.
@@ -70,6 +73,7 @@ class DataConfig:
     query_view: Literal["ground", "aerial"] = "ground"
     query_imagery: list[str] = field(default_factory=list)
     reference_imagery: list[str] = field(default_factory=list)
+    max_missing_share: float = 0.01
     validation_share: float = 0.0
     blocks_per_batch: int = 0
     mining: Literal["none", "gps", "similarity"] = "none"
@@ -85,6 +89,7 @@ class DataConfig:
         )
         for name in ("mine_every_epochs", "neighbours", "neighbours_a_seed"):
             require(getattr(self, name) >= 1, f"data.{name} must be at least 1")
+        require(0 <= self.max_missing_share < 1, "data.max_missing_share must be in [0, 1)")
         require(0 <= self.validation_share < 1, "data.validation_share must be in [0, 1)")
 
 

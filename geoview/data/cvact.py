@@ -15,6 +15,7 @@ from pyproj import Transformer
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
+from geoview.data.missing import MAX_MISSING_SHARE
 from geoview.data.pairs import PairTable
 from geoview.data.published import Copy
 from geoview.errors import DatasetError
@@ -40,7 +41,12 @@ _UTM = "EPSG:32755"
 _ACT_DEG = (-36.5, 148.0, -34.5, 150.0)
 
 
-def load(root: Path, split: Literal["train", "val", "val_all", "test"]) -> PairTable:
+def load(
+    root: Path,
+    split: Literal["train", "val", "val_all", "test"],
+    *,
+    max_missing_share: float = MAX_MISSING_SHARE,
+) -> PairTable:
     """Reads CVACT; a pair's place is its number in `ACT_data.mat`.
 
     Args:
@@ -48,11 +54,12 @@ def load(root: Path, split: Literal["train", "val", "val_all", "test"]) -> PairT
         split: `test` is every pair whose two images are in `ANU_data_test`, as Sample4Geo takes it; it needs no
             `ACT_data.mat`, and without has no coordinates and numbers of its own. `val_all` is OriCNN's test set, the
             same images by the list `valSetAll`.
+        max_missing_share: Share of the pairs that may lack an image; they are left out.
 
     Raises:
-        DatasetError: A file, or of more than 1 % of the pairs an image, is missing, or `ACT_data.mat` cannot be read.
+        DatasetError: A file, or of a greater share of the pairs an image, is missing, or `ACT_data.mat` cannot be read.
     """
-    copy = Copy(root, "CVACT", PAGE)
+    copy = Copy(root, "CVACT", PAGE, max_missing_share)
     if split == "test":
         folder, panoramas = "ANU_data_test", _panoramas_in(copy, "ANU_data_test")
         place, latlon_deg = _known(copy, panoramas)

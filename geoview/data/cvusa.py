@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from geoview.data.missing import MAX_MISSING_SHARE
 from geoview.data.pairs import PairTable
 from geoview.data.published import Copy, numbered_lines
 from geoview.errors import DatasetError
@@ -25,17 +26,18 @@ _LISTS = {"train": "splits/train-19zl.csv", "test": "splits/val-19zl.csv"}
 _LOCATIONS = ("split_locations/all.csv", "all.csv")
 
 
-def load(root: Path, split: Literal["train", "test"]) -> PairTable:
+def load(root: Path, split: Literal["train", "test"], *, max_missing_share: float = MAX_MISSING_SHARE) -> PairTable:
     """Reads CVUSA; a pair's place is its id, coordinates are known where the copy has `all.csv`.
 
     Args:
         root: Folder with `bingmap/`, `streetview/` and `splits/`.
         split: Which list.
+        max_missing_share: Share of the pairs that may lack an image; they are left out.
 
     Raises:
-        DatasetError: A file, or of more than 1 % of the pairs an image, is missing, or a list cannot be read.
+        DatasetError: A file, or of a greater share of the pairs an image, is missing, or a list cannot be read.
     """
-    copy = Copy(root, "CVUSA", PAGE)
+    copy = Copy(root, "CVUSA", PAGE, max_missing_share)
     path = root / copy.find(_LISTS[split])
     references, queries, ids = zip(*(_pair(path, *line) for line in numbered_lines(path)), strict=True)
     moved = {folder: _folder_on_disk(copy, folder) for folder in {_parted(name)[0] for name in references}}

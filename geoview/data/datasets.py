@@ -1,4 +1,4 @@
-"""The published data sets by name."""
+"""Training and evaluation data by where it lies: the published data sets by name, and data of one's own."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
 
-from geoview.data import cvact, cvusa, university1652, vigor
+from geoview.data import cvact, cvusa, folders, university1652, vigor
+from geoview.data.missing import MAX_MISSING_SHARE
 from geoview.data.pairs import PairTable
 from geoview.errors import ConfigError
 
-__all__ = ["DATASETS", "Dataset", "Published", "load", "recognise"]
+__all__ = ["DATASETS", "Dataset", "Published", "load", "load_own", "recognise"]
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,15 @@ class Dataset:
         name: As `load` takes it.
         page: Where to get it.
         splits: Published counts by the name of the split.
-        loaders: `(root, split) -> PairTable` by the name of the labels; most have no labels but their own, `original`.
+        loaders: `(root, split, max_missing_share=…) -> PairTable` by the name of the labels; most have no labels but
+            their own, `original`.
         markers: Files and folders, any of which tells that a root is of this data set.
     """
 
     name: str
     page: str
     splits: Mapping[str, Published]
-    loaders: Mapping[str, Callable[[Path, Any], PairTable]]
+    loaders: Mapping[str, Callable[..., PairTable]]
     markers: tuple[str, ...]
 
 
@@ -95,7 +96,14 @@ _ALL = (
 DATASETS: Mapping[str, Dataset] = {dataset.name: dataset for dataset in _ALL}
 
 
-def load(name: str, root: str | Path, split: str, *, labels: str = "original") -> PairTable:
+def load(
+    name: str,
+    root: str | Path,
+    split: str,
+    *,
+    labels: str = "original",
+    max_missing_share: float = MAX_MISSING_SHARE,
+) -> PairTable:
     """Reads a split of a published data set as it is distributed.
 
     Args:
@@ -103,16 +111,35 @@ def load(name: str, root: str | Path, split: str, *, labels: str = "original") -
         root: Its folder.
         split: One of the data set's.
         labels: Whose labels; VIGOR has `corrected` ones too.
+        max_missing_share: Share of the images that may be missing; what lacks one is left out. 0 for none.
 
     Raises:
         ConfigError: There is no such data set, split or labels.
-        DatasetError: The copy lacks files.
+        DatasetError: The copy lacks files, or a greater share of the images.
     """
     _check(name, DATASETS, "data set")
     dataset = DATASETS[name]
     _check(split, dataset.splits, f"split of {name}")
     _check(labels, dataset.loaders, f"set of labels of {name}")
-    return dataset.loaders[labels](Path(root), split)
+    return dataset.loaders[labels](Path(root), split, max_missing_share=max_missing_share)
+
+
+def load_own(path: str | Path, *, max_missing_share: float = MAX_MISSING_SHARE) -> PairTable:
+    """Reads pairs of one's own.
+
+    Args:
+        path: A folder of photos, a pair table in Parquet (`.parquet`), or, by any other suffix, one in CSV.
+        max_missing_share: Share of the pairs that may lack a picture, or in a folder a position; they are left out.
+
+    Raises:
+        PairTableError: It cannot be read or holds what cannot be, or a greater share lacks something.
+        PhotoTableError: The folder's `photos.csv` cannot be read, or holds a value that cannot be.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return folders.load(path, max_missing_share=max_missing_share)
+    read = PairTable.from_parquet if path.suffix.lower() == ".parquet" else PairTable.from_csv
+    return read(path, max_missing_share=max_missing_share)
 
 
 def recognise(root: str | Path) -> str | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import csv
+import logging
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,15 +12,24 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
+from geoview.data.lines import Line, csv_lines, parquet_lines
+from geoview.data.missing import MAX_MISSING_SHARE, few_missing
 from geoview.errors import PairTableError
 from geoview.geo import cells
+from geoview.geo.sphere import EARTH_RADIUS_M, unit_vectors
 
 __all__ = ["PairTable"]
 
+logger = logging.getLogger(__name__)
+
 # Pairs nearer than about this level's edge (1.1 km) see the same streets and must not be parted by a split.
 _BLOCK_LEVEL = 13
-_COLUMNS = {"query_path", "reference_path", "lat", "lon", "heading_deg", "fov_deg"}
+# Chips from imagery this near to each other show the same ground: neither may be the other's negative.
+_SAME_PLACE_M = 1.0
 
 
 @dataclass(frozen=True)
@@ -112,59 +122,84 @@ class PairTable:
         )
 
     @classmethod
-    def from_csv(cls, path: str | Path) -> Self:
+    def from_csv(cls, path: str | Path, *, max_missing_share: float = MAX_MISSING_SHARE) -> Self:
         """Reads a pair table.
 
         Args:
-            path: CSV with a header out of `query_path, reference_path, lat, lon, heading_deg, fov_deg`; each may be
-                missing or empty, but a side without a path needs lat and lon. Paths are relative to the CSV. Lines that
-                name the same reference share it, its position being that of the first, and are one place.
+            path: CSV with a header out of `query_path` (or `path`), `reference_path, lat, lon, heading_deg, fov_deg`;
+                each may be missing or empty, but a side without a path needs lat and lon. Paths are relative to the
+                file. `captured_at`, which photo tables have, is not used.
+            max_missing_share: Share of the lines that may name pictures that are not there; they are left out.
+
+        Returns:
+            The pairs. Lines that name the same reference share it, its position being that of the first, and are one
+            place; so are lines whose references are cut from imagery within a metre of each other.
 
         Raises:
-            PairTableError: No such file, no pair in it, an unknown column, a picture that is not there, or a value that
-                cannot be; names the line.
+            PairTableError: No such file, no pair in it, an unknown column, a query twice, a value that cannot be, each
+                with its line; or too many pictures that are not there.
         """
-        path = Path(path)
-        try:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(file)
-                unknown = [c for c in reader.fieldnames or [] if c not in _COLUMNS]
-                if unknown:
-                    raise PairTableError(
-                        f"{path}: unknown column {unknown[0]!r}; known are {', '.join(sorted(_COLUMNS))}"
-                    )
-                lines = [_Line(path, reader.line_num, row) for row in reader]
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise PairTableError(f"{path}: cannot be read as a CSV: {error}") from error
+        return cls.from_lines(csv_lines(Path(path)), name=str(path), max_missing_share=max_missing_share)
+
+    @classmethod
+    def from_parquet(cls, path: str | Path, *, max_missing_share: float = MAX_MISSING_SHARE) -> Self:
+        """Reads a pair table in Parquet, all else being as `from_csv` says; its lines are its rows, from 1.
+
+        Args:
+            path: The file.
+            max_missing_share: As for `from_csv`.
+
+        Raises:
+            PairTableError: As for `from_csv`.
+        """
+        return cls.from_lines(parquet_lines(Path(path)), name=str(path), max_missing_share=max_missing_share)
+
+    @classmethod
+    def from_lines(cls, lines: Sequence[Line], *, name: str, max_missing_share: float = MAX_MISSING_SHARE) -> Self:
+        """Makes the table of pairs that are told one by one.
+
+        Args:
+            lines: The pairs.
+            name: Of the table.
+            max_missing_share: As for `from_csv`.
+
+        Returns:
+            The pairs, as for `from_csv`.
+
+        Raises:
+            PairTableError: There is none, a query is there twice, or too many pictures are not there.
+        """
         if not lines:
-            raise PairTableError(f"{path}: holds no pair")
-        latlon_deg = np.array([(line.number("lat", -90, 90), line.number("lon", -180, 180)) for line in lines])
-        query_path = [line.file("query_path") for line in lines]
-        named = [line.file("reference_path") for line in lines]
-        heading_deg = np.array([line.number("heading_deg", -360, 360) for line in lines])
-        fov_deg = np.array([line.number("fov_deg", 1, 360) for line in lines])
-        for line, query, reference, latlon in zip(lines, query_path, named, latlon_deg, strict=True):
-            if None in line.row:
-                raise PairTableError(f"{path}:{line.at}: more cells than columns; quote paths that hold commas")
-            if np.isfinite(latlon).any() and not np.isfinite(latlon).all():
-                raise PairTableError(f"{path}:{line.at}: one of lat and lon is empty; give both or none")
-            if not (query and reference) and not np.isfinite(latlon).all():
-                raise PairTableError(
-                    f"{path}:{line.at}: a side without a path is cut from imagery and needs lat and lon"
-                )
+            raise PairTableError(f"{name}: holds no pair")
+        _refuse_queries_twice(lines)
+        kept = few_missing(
+            _missing(lines),
+            max_missing_share,
+            where=name,
+            entries="pairs",
+            fault="name pictures that are not there",
+            way_out="put them there, or allow more with max_missing_share",
+            error=PairTableError,
+        )
+        lines = [line for line, is_kept in zip(lines, kept, strict=True) if is_kept]
         # A file is one reference, however many lines name it; a chip from imagery is its line's own.
         row_of: dict[str | int, int] = {}
-        positive = np.array([row_of.setdefault(file or line, len(row_of)) for line, file in enumerate(named)])
+        keys = (_identity(line.reference_path) or number for number, line in enumerate(lines))
+        positive = np.array([row_of.setdefault(key, len(row_of)) for key in keys])
         first = np.unique(positive, return_index=True)[1]
+        references = [lines[i].reference_path for i in first]
+        latlon_deg = np.array([line.latlon_deg for line in lines])
+        reference_place = _places(latlon_deg[first], np.array([not path for path in references]), name)
         return cls.of(
-            query_path,
-            [named[line] for line in first],
+            [line.query_path for line in lines],
+            references,
             positive,
             latlon_deg=latlon_deg,
             reference_latlon_deg=latlon_deg[first],
-            heading_deg=heading_deg,
-            fov_deg=fov_deg,
-            name=str(path),
+            heading_deg=np.array([line.heading_deg for line in lines]),
+            fov_deg=np.array([line.fov_deg for line in lines]),
+            reference_place=reference_place,
+            name=name,
         )
 
     def take(self, rows: NDArray[np.int64]) -> Self:
@@ -209,31 +244,63 @@ class PairTable:
         return self.take(np.flatnonzero(~held_out)), self.take(np.flatnonzero(held_out))
 
 
-@dataclass(frozen=True)
-class _Line:
-    path: Path
-    at: int
-    row: dict[str, str | None]
+def _identity(path: str) -> str:
+    """The same for `a.jpg`, `./a.jpg` and its absolute path; empty for an empty name."""
+    return os.path.abspath(path) if path else ""  # noqa: PTH100 - pathlib would keep `..`, or follow every link
 
-    def number(self, column: str, low: float, high: float) -> float:
-        text = (self.row.get(column) or "").strip()
-        if not text:
-            return math.nan
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value <= high:
-            raise PairTableError(
-                f"{self.path}:{self.at}: {column} is {text!r}, not a number within {low:g} to {high:g}"
-            )
-        return value
 
-    def file(self, column: str) -> str:
-        text = (self.row.get(column) or "").strip()
-        if not text:
-            return ""
-        file = self.path.parent / text
-        if not file.is_file():
-            raise PairTableError(f"{self.path}:{self.at}: {column} {text!r} is not there (sought as {file})")
-        return str(file)
+def _refuse_queries_twice(lines: Sequence[Line]) -> None:
+    """A query has one positive: a second would be its negative."""
+    seen: dict[str, Line] = {}
+    for line in lines:
+        first = seen.setdefault(_identity(line.query_path), line) if line.query_path else line
+        if first is not line:
+            raise PairTableError(f"{line.where}: the query {line.query_path} is that of {first.where} too; keep one")
+
+
+def _missing(lines: Sequence[Line]) -> list[list[str]]:
+    """Returns which files of each line are not there, each looked for once."""
+    is_there: dict[str, bool] = {"": True}
+    missing = []
+    for line in lines:
+        files = (line.query_path, line.reference_path)
+        for file in files:
+            if file not in is_there:
+                is_there[file] = Path(file).is_file()
+        missing.append([f"{file} ({line.where})" for file in files if not is_there[file]])
+    return missing
+
+
+def _places(latlon_deg: NDArray[np.float64], is_cut: NDArray[np.bool_], name: str) -> NDArray[np.int64]:
+    """Numbers the places of references: those cut from imagery within a metre, and what lies between, are one.
+
+    Args:
+        latlon_deg: (R, 2), finite where cut.
+        is_cut: (R,) from imagery rather than a file.
+        name: Of the table.
+
+    Returns:
+        (R,) the row of each place's first reference.
+    """
+    place = np.arange(len(latlon_deg))
+    rows = np.flatnonzero(is_cut)
+    if not len(rows):
+        return place
+    # Equal positions first: n of them would be n^2 pairs.
+    points, of_row = np.unique(unit_vectors(latlon_deg[rows]), axis=0, return_inverse=True)
+    chord = 2.0 * math.sin(0.5 * _SAME_PLACE_M / EARTH_RADIUS_M)
+    near = cKDTree(points).query_pairs(chord, output_type="ndarray")
+    links = coo_array((np.ones(len(near)), tuple(near.T)), shape=(len(points), len(points)))
+    label = connected_components(links, directed=False)[1][of_row.ravel()]
+    _, first, of_row, sizes = np.unique(label, return_index=True, return_inverse=True, return_counts=True)
+    place[rows] = rows[first[of_row]]
+    if len(sizes) < len(rows):
+        logger.info(
+            "%s: %d pairs from imagery lie within %g m of another and are %d places, the largest of %d pairs",
+            name,
+            sizes[sizes > 1].sum(),
+            _SAME_PLACE_M,
+            (sizes > 1).sum(),
+            sizes.max(),
+        )
+    return place

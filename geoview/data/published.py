@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,15 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from geoview.data.missing import MAX_MISSING_SHARE, few_missing
 from geoview.errors import DatasetError
 
 __all__ = ["Copy", "numbered_lines"]
-
-logger = logging.getLogger(__name__)
-
-# Real copies lack a few images; one that lacks more has not been unpacked whole.
-_MAX_MISSING_SHARE = 0.01
-_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -30,11 +24,13 @@ class Copy:
         root: Its folder.
         name: Of the data set.
         page: Where to get it.
+        max_missing_share: Share of the entries of a list that may name what is not there; 0 for none.
     """
 
     root: Path
     name: str
     page: str
+    max_missing_share: float = MAX_MISSING_SHARE
 
     def find(self, *candidates: str) -> str:
         """Returns the first of some files or folders that is there.
@@ -71,7 +67,7 @@ class Copy:
             (rows,) False for the rows to leave out, as `kept` says.
 
         Raises:
-            DatasetError: A folder is missing, or of more than 1 % of the rows a file.
+            DatasetError: A folder is missing, or of more than `max_missing_share` of the rows a file.
         """
         folders = {path.rpartition("/")[0] for column in columns for path in column}
         there = {f"{folder}/{name}" for folder in folders for name in self.names(folder)}
@@ -87,19 +83,17 @@ class Copy:
             (entries,) False for those to leave out.
 
         Raises:
-            DatasetError: They are more than 1 %.
+            DatasetError: They are more than `max_missing_share`.
         """
-        kept = np.array([not names for names in missing], np.bool_)
-        if not kept.all():
-            gone = [name for names in missing for name in names]
-            count = f"{len(kept) - kept.sum()} of {len(kept)} entries of {self.name}"
-            examples = ", ".join(gone[:_NAMED]) + (" and others" if len(gone) > _NAMED else "")
-            if kept.mean() < 1 - _MAX_MISSING_SHARE:
-                raise DatasetError(
-                    f"{self.root}: {count} name what is not there: {examples}; complete it as {self.page} tells"
-                )
-            logger.warning("%s: %s name what is not there and are left out: %s", self.root, count, examples)
-        return kept
+        return few_missing(
+            missing,
+            self.max_missing_share,
+            where=str(self.root),
+            entries=f"entries of {self.name}",
+            fault="name what is not there",
+            way_out=f"complete it as {self.page} tells, or allow more with max_missing_share",
+            error=DatasetError,
+        )
 
     def path(self, name: str) -> str:
         """Returns a file of it as the path to open."""

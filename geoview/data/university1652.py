@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from geoview.data.missing import MAX_MISSING_SHARE
 from geoview.data.pairs import PairTable
 from geoview.data.published import Copy
 from geoview.errors import DatasetError
@@ -23,18 +24,24 @@ _FOLDERS = {
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 
 
-def load(root: Path, split: Literal["train", "drone_to_satellite", "satellite_to_drone"]) -> PairTable:
+def load(
+    root: Path,
+    split: Literal["train", "drone_to_satellite", "satellite_to_drone"],
+    *,
+    max_missing_share: float = MAX_MISSING_SHARE,
+) -> PairTable:
     """Reads University-1652; a place is a building, and a query's positive is the first picture of its building.
 
     Args:
         root: Folder with `train/` and `test/`.
         split: For training, buildings that only one side shows are left out; the galleries of the tests keep buildings
             that nobody asks for.
+        max_missing_share: Share of the queries whose building the gallery may lack; they are left out.
 
     Raises:
-        DatasetError: A folder, or of more than 1 % of the queries the building in the gallery, is missing.
+        DatasetError: A folder, or of a greater share of the queries the building in the gallery, is missing.
     """
-    copy = Copy(root, "University-1652", PAGE)
+    copy = Copy(root, "University-1652", PAGE, max_missing_share)
     query_folder, reference_folder = _FOLDERS[split]
     queries, references = _pictures(copy, query_folder), _pictures(copy, reference_folder)
     shown = {picture.building for picture in references}

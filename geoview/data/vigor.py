@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from geoview.data.missing import MAX_MISSING_SHARE
 from geoview.data.pairs import PairTable
 from geoview.data.published import Copy, numbered_lines
 from geoview.errors import DatasetError
@@ -42,6 +43,8 @@ def load(
     root: Path,
     split: Literal["same_train", "same_test", "cross_train", "cross_test"],
     labels: Literal["original", "corrected"] = "original",
+    *,
+    max_missing_share: float = MAX_MISSING_SHARE,
 ) -> PairTable:
     """Reads VIGOR; a place is a tile.
 
@@ -50,13 +53,14 @@ def load(
             `splits/` or, for the corrected labels, `splits__corrected/`.
         split: The references are all tiles of its cities for testing, those that show a query's position for training.
         labels: Which offsets.
+        max_missing_share: Share of the panoramas, and of the tiles, that may be missing; they are left out.
 
     Raises:
-        DatasetError: A file, or more than 1 % of the images, is missing, or a list cannot be read.
+        DatasetError: A file, or a greater share of the images, is missing, or a list cannot be read.
     """
     cities, name = _SPLITS[split]
     folder, ending, page = _LABELS[labels]
-    images, lists = Copy(root, "VIGOR", PAGE), Copy(root, f"VIGOR with {labels} labels", page)
+    images, lists = Copy(root, "VIGOR", PAGE, max_missing_share), Copy(root, f"VIGOR with {labels} labels", page)
     queries: list[str] = []
     references: list[str] = []
     covering, offset_px = [], []

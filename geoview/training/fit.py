@@ -20,11 +20,11 @@ from lightning.pytorch.strategies import DDPStrategy
 
 import tiles
 from geoview.config import DataConfig, InferenceConfig, PlanView, TrainConfig, differing_keys
-from geoview.data.datasets import DATASETS, load, recognise
+from geoview.data.datasets import DATASETS, load, load_own, recognise
 from geoview.data.pairs import PairTable
 from geoview.data.pictures import PairPictures, Side
 from geoview.embed import resolve_device, resolve_precision
-from geoview.errors import ConfigError, DatasetError, OutputExistsError, PairTableError, TrainingError
+from geoview.errors import ConfigError, OutputExistsError, PairTableError, TrainingError
 from geoview.files import exclusive, full_disk_told, write_text
 from geoview.models.encoder import CrossViewEncoder
 from geoview.training.record import Record
@@ -130,19 +130,18 @@ def _refuse_another_run(out: Path, config: TrainConfig) -> None:
 
 
 def _table(data: DataConfig) -> PairTable:
-    root = Path(data.pairs)
-    if not root.is_dir():
-        if data.split is not None:
-            raise ConfigError(f"{root}: data.split is of data sets' folders, and this is none; leave it out")
-        return PairTable.from_csv(root)
-    name = recognise(root)
-    if name is None:
-        raise DatasetError(
-            f"{root}: no copy of {', '.join(DATASETS)}; name a CSV, or the folder that holds the data set"
+    root, share = Path(data.pairs), data.max_missing_share
+    name = recognise(root) if root.is_dir() else None
+    if name is None and data.split is not None:
+        raise ConfigError(
+            f"{root}: data.split is of the folders of {', '.join(DATASETS)}, and this is none; leave it out, or name "
+            "the folder that holds the data set"
         )
+    if name is None:
+        return load_own(root, max_missing_share=share)
     if data.split is None:
         raise ConfigError(f"{root}: is {name}; say which data.split: {', '.join(DATASETS[name].splits)}")
-    return load(name, root, data.split, labels=data.labels)
+    return load(name, root, data.split, labels=data.labels, max_missing_share=share)
 
 
 def _plain(value: Any) -> Any:

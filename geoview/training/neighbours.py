@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from geoview.models.encoder import CrossViewEncoder
 
 __all__ = ["Neighbours"]
 
+log = logging.getLogger(__name__)
+
 
 class Neighbours:
     """What was mined for a run; kept in its folder, so that a run that was cut off goes on with the same batches."""
@@ -33,6 +36,15 @@ class Neighbours:
             inference: How the encoder is run.
         """
         self._folder, self._pictures, self._config, self._inference = folder, pictures, config, inference
+        # Padding would cost memory, and the batches take the width for how many neighbours a pair can have.
+        self._k = min(config.neighbours, max(1, len(pictures) - 1))
+        if config.mining != "none" and self._k < config.neighbours:
+            log.info(
+                "%s: data.neighbours is %d, but a pair has %d others to be mined: all of them are taken",
+                pictures.table.name,
+                config.neighbours,
+                len(pictures) - 1,
+            )
 
     def of(self, mining: int, encoder: CrossViewEncoder) -> NDArray[np.int64]:
         """Returns what the n-th mining found, or mines.
@@ -42,7 +54,7 @@ class Neighbours:
             encoder: As it is at this point of the run; its mode is left as it was.
 
         Returns:
-            (N, K) places, most alike first; -1 for none.
+            (N, K) places, most alike first; -1 for none. K is no more than there are other pairs.
 
         Raises:
             PairTableError: Neighbours on the ground are asked for, and a position is not known.
@@ -67,7 +79,7 @@ class Neighbours:
             )
         if len(unknown):
             return np.empty((len(table), 0), np.int64)
-        rows = gps_neighbours(table.latlon_deg, self._config.neighbours, place=table.place)
+        rows = gps_neighbours(table.latlon_deg, self._k, place=table.place)
         return np.where(rows < 0, -1, table.place[rows])
 
     def _alike(self, encoder: CrossViewEncoder) -> NDArray[np.int64]:
@@ -82,7 +94,7 @@ class Neighbours:
         found = similar_neighbours(
             queries,
             references,
-            self._config.neighbours,
+            self._k,
             query_place=table.place,
             reference_place=table.reference_place[shown],
             semi_positive=row_of[table.semi_positive],

@@ -1,6 +1,10 @@
+import logging
+import os
 from dataclasses import fields, replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,13 +12,14 @@ from hypothesis import strategies as st
 from geoview.data.pairs import PairTable
 from geoview.errors import PairTableError
 from geoview.geo import cells
+from geoview.geo.sphere import destination_deg, distance_m
 
 
 @pytest.fixture
 def table(tmp_path):
     """Write a CSV beside two pictures; returns its path."""
     (tmp_path / "photos").mkdir()
-    for name in ("photos/a.jpg", "photos/b, c.jpg", "chip.png"):
+    for name in ("photos/a.jpg", "photos/b, c.jpg", "photos/c.jpg", "chip.png"):
         (tmp_path / name).touch()
 
     def write(text, encoding="utf-8"):
@@ -42,13 +47,14 @@ def test_reads_every_column(table, tmp_path, encoding, end):
         "lat,lon,query_path,reference_path,fov_deg,heading_deg",
         "-33.9,-70.6,photos/a.jpg,chip.png,65.5,-90",
         f'51.5,179.5,"photos/b, c.jpg",{tmp_path}/chip.png,,',
-        ", ,photos/a.jpg, chip.png ,360,360",
+        ", ,photos/c.jpg, chip.png ,360,360",
         "10,20,,,,",
     ]
     path = table(end.join(rows) + end, encoding)
     read = PairTable.from_csv(str(path))
-    photo, other, chip = (str(tmp_path / name) for name in ("photos/a.jpg", "photos/b, c.jpg", "chip.png"))
-    assert read.query_path == (photo, other, photo, "")
+    names = ("photos/a.jpg", "photos/b, c.jpg", "photos/c.jpg", "chip.png")
+    photo, other, third, chip = (str(tmp_path / name) for name in names)
+    assert read.query_path == (photo, other, third, "")
     assert read.reference_path == (chip, "")
     assert read.positive.tolist() == read.place.tolist() == [0, 0, 0, 1]
     np.testing.assert_array_equal(read.latlon_deg, [[-33.9, -70.6], [51.5, 179.5], [np.nan, np.nan], [10, 20]])
@@ -72,8 +78,10 @@ def test_lines_that_name_one_file_share_a_reference(table, tmp_path):
     lines = ["reference_path,lat,lon", "photos/a.jpg,1,2", "chip.png,3,4", ",5,6", "photos/a.jpg,7,8", ",5,6"]
     read = PairTable.from_csv(table("\n".join(lines)))
     assert read.reference_path == (str(tmp_path / "photos/a.jpg"), str(tmp_path / "chip.png"), "", "")
-    assert read.positive.tolist() == read.place.tolist() == [0, 1, 2, 0, 3]
-    assert read.reference_place.tolist() == [0, 1, 2, 3]
+    assert read.positive.tolist() == [0, 1, 2, 0, 3]
+    # Chips of one position are one place, and each other's negative is neither.
+    assert read.place.tolist() == [0, 1, 2, 0, 2]
+    assert read.reference_place.tolist() == [0, 1, 2, 2]
     np.testing.assert_array_equal(read.reference_latlon_deg, [[1, 2], [3, 4], [5, 6], [5, 6]])
     assert (read.semi_positive.shape, read.offset_px.shape, read.offset_px.dtype) == ((5, 0), (5, 1, 2), np.float32)
     assert np.isnan(read.offset_px).all()
@@ -124,19 +132,172 @@ def test_a_value_that_cannot_be_is_named_with_its_line(table, line, message):
     refused(path, rf"pairs.csv:5: {message}")
 
 
+def test_one_side_without_a_path_needs_coordinates(table):
+    refused(
+        table("query_path,reference_path,lat,lon\nphotos/a.jpg,chip.png,,\nphotos/c.jpg,,,\n"), "pairs.csv:3: a side"
+    )
+
+
+# -- pictures that are not there ---------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("column", ["query_path", "reference_path"])
 @pytest.mark.parametrize("name", ["gone.jpg", "photos"])
 def test_a_picture_that_is_not_there_is_named_with_its_line(table, tmp_path, column, name):
     refused(
         table(f"lat,lon,{column}\n1,2,chip.png\n1,2,{name}\n"),
-        rf"pairs.csv:3: {column} '{name}' is not there \(sought as {tmp_path}/{name}\)",
+        rf"1 of 2 pairs name pictures that are not there, more than max_missing_share 0\.01: {tmp_path}/{name} "
+        rf"\({tmp_path}/pairs\.csv:3\); put them there",
     )
 
 
-def test_one_side_without_a_path_needs_coordinates(table):
-    refused(
-        table("query_path,reference_path,lat,lon\nphotos/a.jpg,chip.png,,\nphotos/a.jpg,,,\n"), "pairs.csv:3: a side"
+def many(tmp_path, table, n=200):
+    """A table of as many photos, two of which share a tile each."""
+    for i in range(n):
+        (tmp_path / f"photos/{i}.jpg").touch()
+        (tmp_path / f"{i // 2}.png").touch()
+    return table(
+        "path,reference_path,lat,lon\n" + "".join(f"photos/{i}.jpg,{i // 2}.png,{i / 9},2\n" for i in range(n))
     )
+
+
+def test_a_few_missing_pictures_are_named_and_left_out_with_their_lines(table, tmp_path, caplog):
+    path = many(tmp_path, table)
+    (tmp_path / "7.png").unlink()
+    read = PairTable.from_csv(path)
+    assert len(read) == 198
+    assert len(read.reference_path) == 99
+    kept = [i for i in range(200) if i not in (14, 15)]
+    assert read.query_path == tuple(str(tmp_path / f"photos/{i}.jpg") for i in kept)
+    assert [read.reference_path[row] for row in read.positive] == [str(tmp_path / f"{i // 2}.png") for i in kept]
+    np.testing.assert_array_equal(read.latlon_deg[:, 0], [i / 9 for i in kept])
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "2 of 200 pairs name pictures that are not there and are left out" in record.getMessage()
+    assert f"{tmp_path}/7.png ({path}:16), {tmp_path}/7.png ({path}:17)" in record.getMessage()
+
+
+def test_how_many_may_be_missing_is_said_by_the_caller(table, tmp_path):
+    path = many(tmp_path, table)
+    (tmp_path / "photos/3.jpg").unlink()
+    with pytest.raises(PairTableError, match=r"1 of 200 pairs .* max_missing_share 0: .*photos/3\.jpg .*csv:5"):
+        PairTable.from_csv(path, max_missing_share=0)
+    for i in range(10, 18):
+        (tmp_path / f"photos/{i}.jpg").unlink()
+    with pytest.raises(PairTableError, match=r"9 of 200 pairs .*photos/11\.jpg \([^)]*:13\) and others; put them"):
+        PairTable.from_csv(path, max_missing_share=0.0449)
+    assert len(PairTable.from_csv(path, max_missing_share=0.045)) == 191
+
+
+# -- duplicates --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("again", ["photos/a.jpg", "./photos/a.jpg", "photos/../photos/a.jpg", "{}/photos/a.jpg"])
+def test_a_query_on_two_lines_is_named_with_both(table, tmp_path, monkeypatch, again):
+    lines = ["query_path,lat,lon", "photos/a.jpg,1,2", "photos/c.jpg,3,4", f"{again.format(tmp_path)},5,6", ",1,2"]
+    refused(table("\n".join(lines)), r"pairs\.csv:4: the query .*photos/a\.jpg is that of .*pairs\.csv:2 too; keep one")
+    monkeypatch.chdir(tmp_path)
+    refused("pairs.csv", r"pairs\.csv:4: the query .*a\.jpg is that of pairs\.csv:2 too")
+
+
+def test_a_reference_is_one_however_it_is_written(table, tmp_path):
+    lines = ["path,reference_path", "photos/a.jpg,chip.png", f"photos/c.jpg,{tmp_path}/photos/../chip.png"]
+    read = PairTable.from_csv(table("\n".join(lines)))
+    assert read.positive.tolist() == [0, 0]
+    assert len(read.reference_path) == 1
+
+
+def chips(table, latlon_deg):
+    return table("lat,lon\n" + "".join(f"{lat!r},{lon!r}\n" for lat, lon in np.asarray(latlon_deg).tolist()))
+
+
+@pytest.mark.parametrize("start_deg", [(-33.9, -70.6), (0.0, 180.0), (89.9999999, 12.0), (60.0, 0.0)])
+def test_chips_within_a_metre_are_one_place(table, start_deg, caplog):
+    start_deg = np.array(start_deg)
+    beside = [destination_deg(start_deg, 90.0, m) for m in (0.0, 0.99, 1.98, 3.0, 5.0)]
+    read = PairTable.from_csv(chips(table, [*beside, beside[0]]))
+    # The first three are a chain; the last stands where the first does.
+    assert read.place.tolist() == read.reference_place.tolist() == [0, 0, 0, 3, 4, 0]
+    assert read.positive.tolist() == list(range(6)), "each keeps a chip of its own"
+    caplog.set_level(logging.INFO)
+    PairTable.from_csv(chips(table, [*beside, beside[0]]))
+    assert "4 pairs from imagery lie within 1 m of another and are 1 places, the largest of 4 pairs" in caplog.text
+
+
+@given(st.integers(1, 60), st.floats(0.5, 20), st.integers(0, 2**31))
+@settings(deadline=None, max_examples=30)
+def test_places_are_what_steps_of_a_metre_connect(tmp_path_factory, n, extent_m, seed):
+    rng = np.random.default_rng(seed)
+    latlon_deg = destination_deg(np.array([51.5, 179.99999]), rng.uniform(0, 360, n), rng.uniform(0, extent_m, n))
+    latlon_deg = latlon_deg[rng.integers(n, size=n)]
+    path = tmp_path_factory.mktemp("chips") / "pairs.csv"
+    path.write_text("lat,lon\n" + "".join(f"{lat!r},{lon!r}\n" for lat, lon in latlon_deg.tolist()))
+    place = PairTable.from_csv(path).place
+    # By the powers of the matrix of steps: who reaches whom.
+    reach = distance_m(latlon_deg[:, None], latlon_deg) <= 1.0
+    for _ in range(7):
+        reach = (reach.astype(int) @ reach.astype(int)) > 0
+    np.testing.assert_array_equal(place[:, None] == place, reach)
+
+
+def test_many_chips_of_one_position_cost_no_square(table):
+    """20,000 lines of one position would be 200 million pairs."""
+    read = PairTable.from_csv(chips(table, [(1.0, 2.0)] * 20_000 + [(1.0, 3.0)]))
+    assert np.unique(read.place).tolist() == [0, 20_000]
+
+
+def test_files_of_one_position_are_places_of_their_own(table):
+    read = PairTable.from_csv(
+        table("path,reference_path,lat,lon\nphotos/a.jpg,chip.png,1,2\nphotos/c.jpg,photos/a.jpg,1,2\n,,1,2\n")
+    )
+    assert read.place.tolist() == [0, 1, 2]
+
+
+# -- Parquet -----------------------------------------------------------------------------------------------------------
+
+
+def test_parquet_and_csv_are_the_same_pairs(table, tmp_path):
+    text = (
+        "path,reference_path,lat,lon,heading_deg,fov_deg\n"
+        "photos/a.jpg,chip.png,-33.9000001,-70.6,-90,65.5\n"
+        f"photos/c.jpg,{tmp_path}/chip.png,,,,\n"
+        ",,0.1,179.30000000000001,,360\n"
+    )
+    content = {
+        "path": ["photos/a.jpg", "photos/c.jpg", None],
+        "reference_path": ["chip.png", f"{tmp_path}/chip.png", None],
+        "lat": [-33.9000001, None, 0.1],
+        "lon": [-70.6, None, 179.30000000000001],
+        "heading_deg": pa.array([-90, None, None], pa.int16()),
+        "fov_deg": [65.5, None, 360.0],
+    }
+    pq.write_table(pa.table(content), tmp_path / "pairs.parquet")
+    expected, read = PairTable.from_csv(table(text)), PairTable.from_parquet(tmp_path / "pairs.parquet")
+    for field in fields(PairTable):
+        if field.name == "name":
+            assert read.name == os.fspath(tmp_path / "pairs.parquet")
+        else:
+            np.testing.assert_array_equal(getattr(read, field.name), getattr(expected, field.name))
+
+
+def test_parquet_has_the_checks_of_csv(tmp_path):
+    path = tmp_path / "pairs.parquet"
+    (tmp_path / "a.jpg").touch()
+    for content, message in (
+        (
+            {"path": ["a.jpg", "gone.jpg"], "lat": [1.0, 2.0], "lon": [1.0, 2.0]},
+            r"1 of 2 pairs .*gone\.jpg \(.*uet:2\)",
+        ),
+        (
+            {"path": ["a.jpg", "a.jpg"], "lat": [1.0, 2.0], "lon": [1.0, 2.0]},
+            r"pairs\.parquet:2: the query .*uet:1 too",
+        ),
+        ({"lat": pa.array([], pa.float64()), "lon": pa.array([], pa.float64())}, "holds no pair"),
+    ):
+        pq.write_table(pa.table(content), path)
+        with pytest.raises(PairTableError, match=message) as caught:
+            PairTable.from_parquet(path)
+        assert "\n" not in str(caught.value)
 
 
 # -- parting -----------------------------------------------------------------------------------------------------------

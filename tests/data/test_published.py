@@ -1,6 +1,7 @@
 """What a copy of a published data set has, and what it lacks."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 
@@ -56,6 +57,22 @@ def test_up_to_a_hundredth_is_left_out_and_three_are_named(copy, tmp_path, caplo
     with pytest.raises(DatasetError, match=r"4 of 300 entries of SET .*a/5\.jpg.*example\.org/set") as caught:
         copy.complete(*columns)
     assert "\n" not in str(caught.value)
+    assert "max_missing_share 0.01" in str(caught.value)
+
+
+def test_how_many_may_lack_is_the_copy_s(copy, tmp_path):
+    columns = [[f"a/{i}.jpg" for i in range(300)]]
+    strict, lenient = replace(copy, max_missing_share=0.0), replace(copy, max_missing_share=0.1)
+    assert strict.complete(*columns).all()
+    (tmp_path / "a/0.jpg").unlink()
+    with pytest.raises(DatasetError, match=r"1 of 300 entries of SET name what is not there, more than .* 0: a/0"):
+        strict.complete(*columns)
+    for i in range(1, 30):
+        (tmp_path / f"a/{i}.jpg").unlink()
+    assert lenient.complete(*columns).sum() == 270
+    (tmp_path / "a/30.jpg").unlink()
+    with pytest.raises(DatasetError, match="31 of 300"):
+        lenient.complete(*columns)
 
 
 def test_a_list_is_read_whatever_ends_its_lines(tmp_path):

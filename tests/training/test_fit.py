@@ -1,6 +1,7 @@
 """Training runs: what they learn from, what they leave behind, and what a kill costs."""
 
 import csv
+import logging
 import os
 import signal
 import subprocess
@@ -10,6 +11,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -26,7 +29,7 @@ from geoview.config import (
     OptimiserConfig,
     TrainConfig,
 )
-from geoview.errors import BusyError, ConfigError, DatasetError, OutputExistsError, PairTableError, TrainingError
+from geoview.errors import BusyError, ConfigError, OutputExistsError, PairTableError, TrainingError
 from geoview.files import exclusive
 from geoview.geo.sphere import destination_deg
 from geoview.models import CrossViewEncoder
@@ -283,12 +286,67 @@ def test_rounds_of_any_length_make_the_same_batches(config, tmp_path):
 
 
 def test_pairs_that_tell_no_position_have_no_neighbours_on_the_ground(config, tmp_path):
-    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
-    rows = [f"{name},{name}" for name in ["a.png"] * 8]
+    for i in range(8):
+        Image.new("RGB", (32, 32)).save(tmp_path / f"{i}.png")
+    rows = [f"{i}.png,{i}.png" for i in range(8)]
     (tmp_path / "pairs.csv").write_text("\n".join(["query_path,reference_path", *rows]))
     plain = replace(mined(config, mining="gps"), augment=AugmentConfig())
     with pytest.raises(PairTableError, match=r"8 pairs tell no lat and lon .*data\.mining"):
         fit(plain)
+
+
+@pytest.mark.parametrize("mining", ["gps", "similarity"])
+def test_fewer_pairs_than_neighbours_are_asked_for(config, caplog, mining):
+    config = mined(config, mining=mining, neighbours=10**9)
+    with caplog.at_level(logging.INFO):
+        fit(config)
+    told = [message for message in caplog.messages if "data.neighbours is 1000000000" in message]
+    assert len(told) == 1
+    assert told[0].endswith("a pair has 7 others to be mined: all of them are taken")
+    for path in (Path(config.out) / "neighbours").iterdir():
+        # All others, once each, and room for no more.
+        found = np.load(path)
+        assert [sorted([i, *row]) for i, row in enumerate(found.tolist())] == [list(range(8))] * 8
+
+
+def test_without_mining_nothing_is_said_of_neighbours(config, caplog):
+    with caplog.at_level(logging.INFO):
+        fit(replace(config, optimiser=replace(config.optimiser, steps=0)))
+    assert "neighbours" not in caplog.text
+
+
+# -- data of one's own -------------------------------------------------------------------------------------------------
+
+
+def test_a_run_on_a_folder_of_photos_and_on_its_table_in_parquet(config, tmp_path, ortho):
+    rng = np.random.default_rng(0)
+    places = list(csv.DictReader((tmp_path / "pairs.csv").open()))
+    (tmp_path / "photos").mkdir()
+    with (tmp_path / "photos/photos.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "lat", "lon", "captured_at"])
+        for i, place in enumerate(places):
+            Image.fromarray(rng.integers(0, 255, (64, 256, 3), dtype=np.uint8)).save(tmp_path / f"photos/{i}.png")
+            writer.writerow([f"{i}.png", place["lat"], place["lon"], ""])
+    columns = {"path": [f"{i}.png" for i in range(8)]}
+    columns |= {name: [float(place[name]) for place in places] for name in ("lat", "lon")}
+    pq.write_table(pa.table(columns), tmp_path / "photos/pairs.parquet")
+    found = []
+    for name in ("photos", "photos/photos.csv", "photos/pairs.parquet"):
+        data = DataConfig(str(tmp_path / name), reference_imagery=[str(ortho)])
+        run = replace(config, out=str(tmp_path / "runs" / Path(name).name), data=data, augment=AugmentConfig())
+        fit(replace(run, optimiser=replace(run.optimiser, steps=2)))
+        found.append(weights(run))
+    assert same(found[0], found[1])
+    assert same(found[0], found[2])
+
+
+def test_how_many_pictures_may_be_missing_is_a_setting(shared, tmp_path):
+    (tmp_path / "pano11.png").unlink()
+    with pytest.raises(PairTableError, match=r"1 of 12 pairs .*pano11\.png \(.*street\.csv:13\)"):
+        fit(shared)
+    shared = replace(shared, data=replace(shared.data, max_missing_share=0.1, validation_share=0.0))
+    assert fit(replace(shared, optimiser=replace(shared.optimiser, steps=0))).notes["training"]["pairs"] == 11
 
 
 # -- published data sets -----------------------------------------------------------------------------------------------
@@ -323,18 +381,26 @@ def test_a_run_on_a_published_data_set(config, copies, name, split, labels, quer
     assert (Path(config.out) / "neighbours" / "0.npy").exists()
 
 
-def test_a_folder_must_be_a_data_set_and_the_split_one_of_its_own(config, copies, tmp_path):
+def test_a_folder_must_hold_photos_or_a_data_set_and_the_split_be_its_own(config, copies, tmp_path):
     def trained(pairs, split=None):
         return fit(replace(config, data=replace(config.data, pairs=str(pairs), split=split)))
 
-    with pytest.raises(DatasetError, match=r"no copy of cvusa, cvact, vigor, university1652; name a CSV"):
-        trained(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        PairTableError, match=r"empty: holds no photo; .*the whole folder of a data set, or a pair table"
+    ):
+        trained(tmp_path / "empty")
+    with pytest.raises(PairTableError, match=r"photos cannot be paired with the ground, .*: tells no position"):
+        trained(copies["vigor"] / "Chicago")
     with pytest.raises(ConfigError, match=r"is vigor; say which data\.split: same_train, same_test, cross_train"):
         trained(copies["vigor"])
     with pytest.raises(ConfigError, match="'best' is no split of vigor"):
         trained(copies["vigor"], "best")
-    with pytest.raises(ConfigError, match=r"data\.split is of data sets' folders"):
-        trained(config.data.pairs, "train")
+    for pairs in (config.data.pairs, tmp_path / "empty", tmp_path / "none"):
+        with pytest.raises(
+            ConfigError, match=r"data\.split is of the folders of cvusa, .*and this is none; leave it out"
+        ):
+            trained(pairs, "train")
 
 
 # -- the batch of several processes, in parts, and in the mean ---------------------------------------------------------
