@@ -12,13 +12,21 @@ from geoview.config.commands import (
     RenderRegionConfig,
 )
 from geoview.config.mappings import differing_keys, from_mapping
-from geoview.config.training import AugmentConfig, DataConfig, EncoderConfig, OptimiserConfig, TrainConfig
+from geoview.config.training import (
+    AugmentConfig,
+    ConditionsConfig,
+    DataConfig,
+    EncoderConfig,
+    OptimiserConfig,
+    TrainConfig,
+)
 from geoview.config.views import AerialView, GroundView, PlanView, ViewSpec
 
 __all__ = [
     "AerialView",
     "AugmentConfig",
     "BuildConfig",
+    "ConditionsConfig",
     "DataConfig",
     "DemoConfig",
     "EncoderConfig",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from geoview.config.checks import require
 from geoview.config.views import AerialView, GroundView, PlanView
 
-__all__ = ["AugmentConfig", "DataConfig", "EncoderConfig", "OptimiserConfig", "TrainConfig"]
+__all__ = ["AugmentConfig", "ConditionsConfig", "DataConfig", "EncoderConfig", "OptimiserConfig", "TrainConfig"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,61 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class ConditionsConfig:
+    """What an analyst's photo may be that the training photos are not; drawn for street photos only, never for chips.
+
+    Shares are of the pictures; how strong a condition is, from hardly to plainly, is drawn with it.
+
+    Attributes:
+        fov_min_deg: Least field of view: panoramas show a window, its width drawn between this and `fov_max_deg`.
+        fov_max_deg: Greatest field of view. A strip shows the window in its middle, as it does perspective photos; a
+            plan shows its sector, in any direction.
+        unknown_heading: Turn panoramas by any angle while the chip keeps north up. For strips: plans are laid out by a
+            heading.
+        pitch_deg: How far the camera looks up or down at most, untold.
+        roll_deg: How far it leans at most, untold.
+        focal_jitter: Deviation of the logarithm of the focal length that perspective photos are taken to have.
+        night_share: Share taken at night, by the light of lamps.
+        snow_share: Share with snow on the ground, and falling.
+        defocus_share: Share out of focus.
+        shake_share: Share smeared by a moving camera.
+        screenshot_share: Share with bars at its edges, taken for a part of the photo.
+        jpeg_share: Share compressed once more, to a quality of 20 to 60 at the size that the encoder sees.
+    """
+
+    fov_min_deg: float = 360.0
+    fov_max_deg: float = 360.0
+    unknown_heading: bool = False
+    pitch_deg: float = 0.0
+    roll_deg: float = 0.0
+    focal_jitter: float = 0.0
+    night_share: float = 0.0
+    snow_share: float = 0.0
+    defocus_share: float = 0.0
+    shake_share: float = 0.0
+    screenshot_share: float = 0.0
+    jpeg_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(0 < self.fov_max_deg <= 360, "augment.conditions.fov_max_deg must be in (0, 360]")
+        require(
+            0 < self.fov_min_deg <= self.fov_max_deg,
+            f"augment.conditions.fov_min_deg must be above 0 and at most fov_max_deg, {self.fov_max_deg:g}",
+        )
+        for name in ("pitch_deg", "roll_deg"):
+            require(0 <= getattr(self, name) <= 45, f"augment.conditions.{name} must be in [0, 45]")
+        require(0 <= self.focal_jitter < math.inf, "augment.conditions.focal_jitter must not be negative")
+        for name in ("night", "snow", "defocus", "shake", "screenshot", "jpeg"):
+            share = getattr(self, f"{name}_share")
+            require(0 <= share <= 1, f"augment.conditions.{name}_share must be in [0, 1]")
+
+    @property
+    def is_off(self) -> bool:
+        """Whether photos stay as they are."""
+        return self == ConditionsConfig()
+
+
+@dataclass(frozen=True)
 class AugmentConfig:
     """Changes to the training pictures.
 
@@ -121,6 +177,10 @@ class AugmentConfig:
         blur_share: Share of the pictures that are blurred.
         noise: Largest deviation of the noise, in units of the full scale.
         erase_share: Share of the pictures that lose a rectangle.
+        grid_dropout_share: Share of the pictures that lose a grid of squares. Sample4Geo has 0.15 of this and of the
+            next.
+        coarse_dropout_share: Share of the pictures that lose 10 to 25 scattered rectangles.
+        conditions: What an analyst's photo may be that the training photos are not.
     """
 
     crop_min_share: float = 1.0
@@ -141,6 +201,9 @@ class AugmentConfig:
     blur_share: float = 0.1
     noise: float = 0.02
     erase_share: float = 0.2
+    grid_dropout_share: float = 0.0
+    coarse_dropout_share: float = 0.0
+    conditions: ConditionsConfig = field(default_factory=ConditionsConfig)
 
     def __post_init__(self) -> None:
         require(0 < self.crop_min_share <= 1, "augment.crop_min_share must be in (0, 1]")
@@ -151,7 +214,7 @@ class AugmentConfig:
             require(getattr(self, name) >= 0, f"augment.{name} must not be negative")
         require(0 <= self.scale_jitter < 1, "augment.scale_jitter must be in [0, 1)")
         require(self.rotation_jitter_deg >= 0, "augment.rotation_jitter_deg must not be negative")
-        for name in ("greyscale_share", "blur_share", "erase_share"):
+        for name in ("greyscale_share", "blur_share", "erase_share", "grid_dropout_share", "coarse_dropout_share"):
             require(0 <= getattr(self, name) <= 1, f"augment.{name} must be in [0, 1]")
         for name in ("gamma", "channel_mix", "gain", "saturation", "contrast", "brightness", "noise"):
             require(getattr(self, name) >= 0, f"augment.{name} must not be negative")

@@ -12,12 +12,16 @@ __all__ = ["change_light"]
 
 # Largest edges of an erased rectangle, as a share of the picture's.
 _ERASE_EDGE = 0.5
+# The dropout of Sample4Geo (Deuser et al., ICCV 2023): edge of the lost squares as a share of the grid's step, which is
+# a tenth of the width; and how many rectangles are scattered, their edges as shares of the height.
+_GRID_RATIO, _GRID_STEP = 0.4, 0.1
+_HOLES, _HOLE_EDGE = (10, 25), (0.1, 0.2)
 
 
 def change_light(
     pixels: Tensor, valid: Tensor, config: AugmentConfig, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Changes colours, sharpness and noise of each picture on its own, and erases rectangles.
+    """Changes colours, sharpness and noise of each picture on its own, and erases parts.
 
     Args:
         pixels: (B, 3, H, W) uint8.
@@ -27,7 +31,7 @@ def change_light(
 
     Returns:
         pixels: (B, 3, H, W) float in [0, 255].
-        valid: (B, H, W) bool, False in the erased rectangles too.
+        valid: (B, H, W) bool, False in the erased parts too.
     """
     n, device = len(pixels), pixels.device
 
@@ -50,8 +54,13 @@ def change_light(
     x = torch.where(chosen(config.blur_share), x + share * (blurred - x), x)
     level = config.noise * torch.rand(n, 1, 1, 1, generator=generator, device=device)
     x = x + level * torch.randn(x.shape, generator=generator, device=device)
-    erased = _rectangles(valid, generator) & chosen(config.erase_share)[:, 0]
-    return x.clamp(0, 1) * 255, valid & ~erased
+    lost = _rectangles(valid, generator) & chosen(config.erase_share)[:, 0]
+    # What is off draws nothing: a run draws what it drew before these were there.
+    if config.grid_dropout_share > 0:
+        lost |= _grid(valid, generator) & chosen(config.grid_dropout_share)[:, 0]
+    if config.coarse_dropout_share > 0:
+        lost |= _holes(valid, generator) & chosen(config.coarse_dropout_share)[:, 0]
+    return x.clamp(0, 1) * 255, valid & ~lost
 
 
 def _rectangles(valid: Tensor, generator: torch.Generator) -> Tensor:
@@ -62,3 +71,34 @@ def _rectangles(valid: Tensor, generator: torch.Generator) -> Tensor:
     columns = torch.arange(width, device=valid.device)[None, None, :] / width
     half = _ERASE_EDGE / 2
     return ((rows - draw[0]).abs() < half * draw[2]) & ((columns - draw[1]).abs() < half * draw[3])
+
+
+def _grid(valid: Tensor, generator: torch.Generator) -> Tensor:
+    """Lays a grid of squares over each picture: (B, H, W) bool, True inside."""
+    n, height, width = valid.shape
+    step_px = max(2, round(width * _GRID_STEP))
+    hole_px = min(max(1, round(step_px * _GRID_RATIO)), step_px - 1)
+    offset = torch.randint(step_px, (2, n, 1, 1), generator=generator, device=valid.device)
+    rows = torch.arange(height, device=valid.device)[None, :, None]
+    columns = torch.arange(width, device=valid.device)[None, None, :]
+    return ((rows + offset[0]) % step_px < hole_px) & ((columns + offset[1]) % step_px < hole_px)
+
+
+def _holes(valid: Tensor, generator: torch.Generator) -> Tensor:
+    """Scatters rectangles over each picture: (B, H, W) bool, True inside."""
+    n, height, width = valid.shape
+    device = valid.device
+    least, most = _HOLES
+    count = torch.randint(least, most + 1, (n, 1, 1), generator=generator, device=device)
+    edges = torch.rand(most, 2, n, 1, 1, generator=generator, device=device)
+    edges_px = ((_HOLE_EDGE[0] + (_HOLE_EDGE[1] - _HOLE_EDGE[0]) * edges) * height).clamp(min=1.0)
+    corners = torch.rand(most, 2, n, 1, 1, generator=generator, device=device)
+    rows = torch.arange(height, device=device)[None, :, None]
+    columns = torch.arange(width, device=device)[None, None, :]
+    inside = torch.zeros_like(valid)
+    for i, (edge_px, corner) in enumerate(zip(edges_px, corners, strict=True)):
+        top = corner[0] * (height - edge_px[0]).clamp(min=0.0)
+        left = corner[1] * (width - edge_px[1]).clamp(min=0.0)
+        hole = (rows >= top) & (rows < top + edge_px[0]) & (columns >= left) & (columns < left + edge_px[1])
+        inside |= hole & (i < count)
+    return inside

@@ -14,16 +14,21 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 import tiles
-from geoview.config import AerialView, AugmentConfig, GroundView, PlanView, ViewSpec
+from geoview.config import AerialView, AugmentConfig, ConditionsConfig, GroundView, PlanView, ViewSpec
+from geoview.data.conditions import taken_otherwise
 from geoview.data.pairs import PairTable
 from geoview.data.photos import load_image, read_metadata
 from geoview.data.views import StreetPhoto, View, fit_view
+from geoview.errors import ConfigError
 from geoview.geo.sphere import destination_deg
 
 __all__ = ["Batch", "Pair", "PairPictures", "Side", "stack_pairs"]
 
 #: (pixels (B, 3, H, W) uint8, valid (B, H, W) bool)
 Batch = tuple[Tensor, Tensor]
+
+# Tells the stream that conditions are drawn from apart from the one of the same seed, step and row.
+_CONDITIONS = 1
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,12 @@ class PairPictures(Dataset[Pair]):
             reference: Where the reference side comes from.
             augment: None for pictures as they are.
             seed: Of what is drawn.
+
+        Raises:
+            ConfigError: The augmentation is not for such queries.
         """
+        if augment is not None:
+            _refuse_conditions(augment.conditions, query.view)
         self.table, self._query, self._reference = table, query, reference
         self._augment, self._seed = augment, seed
 
@@ -84,21 +94,24 @@ class PairPictures(Dataset[Pair]):
         rng = np.random.default_rng([self._seed, step, row])
         ground = _Ground.drawn(self._augment, rng)
         mirrored = bool(self._augment and self._augment.flip and rng.random() < 0.5)
-        query = self._query_side(row, self._augment, ground, rng)
+        query = self._query_side(step, row, self._augment, ground, rng)
         reference = self._reference_side(row, self._augment, ground, rng)
         return (_mirrored(query), _mirrored(reference), row) if mirrored else (query, reference, row)
 
     def query(self, row: int) -> View:
         """Reads the query of a pair as it is, nothing drawn."""
-        return self._query_side(row, None, _UPRIGHT, np.random.default_rng(0))
+        return self._query_side(0, row, None, _UPRIGHT, np.random.default_rng(0))
 
     def reference(self, row: int) -> View:
         """Reads the reference of a pair as it is, nothing drawn."""
         return self._reference_side(row, None, _UPRIGHT, np.random.default_rng(0))
 
-    def _query_side(self, row: int, augment: AugmentConfig | None, ground: _Ground, rng: np.random.Generator) -> View:
+    def _query_side(
+        self, step: int, row: int, augment: AugmentConfig | None, ground: _Ground, rng: np.random.Generator
+    ) -> View:
         if isinstance(self._query.view, GroundView | PlanView):
-            return self._street(self._query.paths[row], self._query.view, row, 90.0 * ground.quarter)
+            conditions = None if augment is None or augment.conditions.is_off else augment.conditions
+            return self._street(step, row, self._query.view, 90.0 * ground.quarter, conditions)
         offset_m = augment.query_offset_m if augment else 0.0
         return _from_above(
             self._query, self._query.view, row, self.table.latlon_deg[row], augment, ground, offset_m, rng
@@ -121,15 +134,22 @@ class PairPictures(Dataset[Pair]):
             rng,
         )
 
-    def _street(self, path: str, view: GroundView | PlanView, row: int, turn_deg: float) -> View:
+    def _street(
+        self, step: int, row: int, view: GroundView | PlanView, turn_deg: float, conditions: ConditionsConfig | None
+    ) -> View:
+        path = self._query.paths[row]
         metadata = read_metadata(path)
         photo = StreetPhoto.open(path, metadata, fov_deg=_known(self.table.fov_deg[row]))
         heading_deg = _known(self.table.heading_deg[row])
         if isinstance(view, PlanView):
             assert heading_deg is not None, "fit.py asks for headings where plans are made"
-            return photo.plan(view, heading_deg - turn_deg)
-        heading_deg = metadata.heading_deg if heading_deg is None else heading_deg
-        return photo.strip(view, (0.0 if heading_deg is None else heading_deg) - turn_deg)
+        elif heading_deg is None:
+            heading_deg = metadata.heading_deg or 0.0
+        if conditions is None:
+            return photo.laid_out(view, heading_deg - turn_deg)
+        # A stream of its own: what both sides share is drawn alike whatever the conditions.
+        rng = np.random.default_rng([self._seed, step, row, _CONDITIONS])
+        return taken_otherwise(photo, view, heading_deg - turn_deg, conditions, rng)
 
 
 @dataclass(frozen=True)
@@ -205,6 +225,19 @@ def _from_above(
     right, up = np.meshgrid(across, -across)
     shown = _turned(np.stack([right, up], axis=-1), tilt_deg) * scale + offset
     return View(chip.pixels, chip.valid & (np.abs(shown) <= 0.5).all(axis=-1))
+
+
+def _refuse_conditions(conditions: ConditionsConfig, view: ViewSpec) -> None:
+    """Refuses conditions that cannot be drawn for such queries."""
+    if isinstance(view, AerialView) and not conditions.is_off:
+        raise ConfigError(
+            "augment.conditions are those of street photos, and data.query_view is aerial; leave augment.conditions out"
+        )
+    if isinstance(view, PlanView) and conditions.unknown_heading:
+        raise ConfigError(
+            "augment.conditions.unknown_heading is for strips, and plans (encoder.plan) are laid out by a heading; "
+            "leave it out: augment.rotation_jitter_deg and the headings that are tried make up for it"
+        )
 
 
 def _turned(right_up: NDArray[np.float64], heading_deg: float) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from geoview.data.exif import PhotoMetadata
 from geoview.data.photos import is_panorama, load_image
 from geoview.errors import ConfigError
 
-__all__ = ["StreetPhoto", "View", "aerial_view", "fit_view"]
+__all__ = ["Pose", "StreetPhoto", "View", "aerial_view", "fit_view"]
 
 # Photos larger than this are decoded smaller: no encoder sees more of them.
 _MAX_SIDE_PX = 4096
@@ -43,6 +43,47 @@ class View:
 
 
 @dataclass(frozen=True)
+class Pose:
+    """How a camera is held within a photo, untold: views are laid out as if it looked level.
+
+    Attributes:
+        look_deg: Azimuth that it looks in, right of where the view would have it look.
+        fov_deg: Azimuth that it sees at most, half of it on each side; 360 is all that the photo shows.
+        pitch_deg: How far it looks up.
+        roll_deg: How far it leans to the right.
+    """
+
+    look_deg: float = 0.0
+    fov_deg: float = 360.0
+    pitch_deg: float = 0.0
+    roll_deg: float = 0.0
+
+    @property
+    def is_level(self) -> bool:
+        """Whether neither pitch nor roll tilts it."""
+        return self.pitch_deg == 0.0 and self.roll_deg == 0.0
+
+    def tilted(
+        self, azimuth_deg: NDArray[np.floating], elevation_deg: NDArray[np.floating]
+    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """Turns directions of the camera into those of the level world: by its roll, then by its pitch.
+
+        Args:
+            azimuth_deg: Right of where it looks; broadcasts with the elevation.
+            elevation_deg: Above its own horizon.
+
+        Returns:
+            Azimuth right of where it looks, and elevation above the true horizon.
+        """
+        azimuth, elevation = np.radians(azimuth_deg), np.radians(elevation_deg)
+        pitch, roll = math.radians(self.pitch_deg), math.radians(self.roll_deg)
+        right, ahead, up = np.cos(elevation) * np.sin(azimuth), np.cos(elevation) * np.cos(azimuth), np.sin(elevation)
+        right, up = right * math.cos(roll) + up * math.sin(roll), up * math.cos(roll) - right * math.sin(roll)
+        ahead, up = ahead * math.cos(pitch) - up * math.sin(pitch), ahead * math.sin(pitch) + up * math.cos(pitch)
+        return np.degrees(np.arctan2(right, ahead)), np.degrees(np.arcsin(np.clip(up, -1.0, 1.0)))
+
+
+@dataclass(frozen=True)
 class StreetPhoto:
     """A decoded street photo and its projection; perspective photos have their axis on the horizon.
 
@@ -51,12 +92,14 @@ class StreetPhoto:
         fov_deg: Azimuth that its width spans.
         is_panorama: Equirectangular (columns are azimuth, rows elevation); otherwise seen through a rectilinear lens.
         top_deg: Elevation of a panorama's upper edge; None puts the horizon in the middle.
+        pose: How the camera was held; for training on photos that are not as well known as they seem.
     """
 
     image: Image.Image
     fov_deg: float
     is_panorama: bool
     top_deg: float | None = None
+    pose: Pose = Pose()
 
     def __post_init__(self) -> None:
         if not self.is_panorama and not 0 < self.fov_deg < 180:
@@ -92,8 +135,17 @@ class StreetPhoto:
         """Whether it shows all azimuths."""
         return self.is_panorama and math.isclose(self.fov_deg, 360.0, abs_tol=self.fov_deg / self.image.width)
 
+    def laid_out(self, spec: GroundView | PlanView, heading_deg: float) -> View:
+        """Makes the view that `spec` asks for, a strip or a plan.
+
+        Args:
+            spec: Geometry of the view.
+            heading_deg: Heading of the photo's middle column.
+        """
+        return self.plan(spec, heading_deg) if isinstance(spec, PlanView) else self.strip(spec, heading_deg)
+
     def strip(self, spec: GroundView, heading_deg: float | None = None) -> View:
-        """Lays the photo on the strip's grid of degrees, its middle column in the middle.
+        """Lays the photo on the strip's grid of degrees, the direction that it looks in in the middle.
 
         Args:
             spec: Geometry of the strip.
@@ -104,14 +156,28 @@ class StreetPhoto:
             (spec.height_px, spec.width_px) for a photo that goes all round; else as wide as the field of view asks for,
             in steps of 32 px, at most `spec.width_px`.
         """
+        azimuth_deg, elevation_deg = self._strip_grid_deg(spec)
+        look_deg = self.pose.look_deg
+        if heading_deg is not None and self.goes_round:
+            look_deg -= heading_deg
+        steps_deg = spec.fov_deg / spec.width_px, spec.vertical_fov_deg / spec.height_px
+        return self._sampled(azimuth_deg + look_deg, elevation_deg, steps_deg, look_deg)
+
+    def strip_elevation_deg(self, spec: GroundView) -> NDArray[np.floating]:
+        """Returns (H, W): how far above the true horizon lies what each pixel of the strip shows."""
+        azimuth_deg, elevation_deg = self._strip_grid_deg(spec)
+        if not self.pose.is_level:
+            elevation_deg = self.pose.tilted(azimuth_deg, elevation_deg)[1]
+        return np.broadcast_to(elevation_deg, (spec.height_px, azimuth_deg.shape[1]))
+
+    def _strip_grid_deg(self, spec: GroundView) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """Returns (1, W) azimuths right of the strip's middle and (H, 1) elevations of its pixels' centres."""
         across_deg, up_deg = spec.fov_deg / spec.width_px, spec.vertical_fov_deg / spec.height_px
-        steps = math.ceil(self.fov_deg / across_deg / _WIDTH_STEP_PX - 1e-9)
+        steps = math.ceil(min(self.fov_deg, self.pose.fov_deg) / across_deg / _WIDTH_STEP_PX - 1e-9)
         width_px = min(spec.width_px, steps * _WIDTH_STEP_PX)
         azimuth_deg = (np.arange(width_px) + 0.5 - width_px / 2) * across_deg
-        if heading_deg is not None and self.goes_round:
-            azimuth_deg = azimuth_deg - heading_deg
         elevation_deg = (spec.height_px / 2 - np.arange(spec.height_px) - 0.5) * up_deg
-        return self._sampled(azimuth_deg[None, :], elevation_deg[:, None], (across_deg, up_deg))
+        return azimuth_deg[None, :], elevation_deg[:, None]
 
     def plan(
         self, spec: PlanView, heading_deg: float, *, eye_height_m: float | None = None, pitch_deg: float = 0.0
@@ -140,7 +206,7 @@ class StreetPhoto:
         # The finest steps of the plan: across at its edges, up and down half way there.
         across_deg = math.degrees(spec.gsd_m / spec.reach_m)
         up_deg = math.degrees(down_m * spec.gsd_m / (spec.reach_m / 2) ** 2)
-        return self._sampled(azimuth_deg, elevation_deg, (across_deg, up_deg))
+        return self._sampled(azimuth_deg, elevation_deg, (across_deg, up_deg), self.pose.look_deg)
 
     def plans(self, spec: PlanView, headings_deg: Sequence[float]) -> list[tuple[View, float]]:
         """Lays the photo out by each heading and by all that `spec` tries besides.
@@ -158,12 +224,31 @@ class StreetPhoto:
         ]
 
     def _sampled(
+        self,
+        azimuth_deg: NDArray[np.floating],
+        elevation_deg: NDArray[np.floating],
+        step_deg: tuple[float, float],
+        look_deg: float,
+    ) -> View:
+        """Samples the photo in directions of its camera that broadcast to (H, W).
+
+        Azimuth is right of the photo's middle column, and so is `look_deg`, where the camera looks. `step_deg` is the
+        distance of neighbouring samples, across and up.
+        """
+        off_axis_deg = (azimuth_deg - look_deg + 180.0) % 360.0 - 180.0
+        if not self.pose.is_level:
+            azimuth_deg, elevation_deg = self.pose.tilted(off_axis_deg, elevation_deg)
+            azimuth_deg = azimuth_deg + look_deg
+        view = self._sampled_level(azimuth_deg, elevation_deg, step_deg)
+        if self.pose.fov_deg >= 360.0:
+            return view
+        seen = view.valid & (np.abs(off_axis_deg) <= self.pose.fov_deg / 2)
+        return View(np.where(seen[..., None], view.pixels, np.uint8(0)), seen)
+
+    def _sampled_level(
         self, azimuth_deg: NDArray[np.floating], elevation_deg: NDArray[np.floating], step_deg: tuple[float, float]
     ) -> View:
-        """Samples the photo in directions, azimuth right of its middle column, that broadcast to (H, W).
-
-        `step_deg` is the distance of neighbouring samples, across and up.
-        """
+        """Samples the photo in true directions, as `_sampled` does."""
         width, height = self.image.size
         azimuth_deg = (azimuth_deg + 180.0) % 360.0 - 180.0
         if self.is_panorama:

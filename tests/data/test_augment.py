@@ -7,7 +7,8 @@ from geoview.data.augment import change_light
 torch.set_num_threads(2)
 
 NAMES = ["gamma", "channel_mix", "gain", "saturation", "contrast", "brightness", "noise"]
-SHARES = ["greyscale_share", "blur_share", "erase_share"]
+ERASING = ["erase_share", "grid_dropout_share", "coarse_dropout_share"]
+SHARES = ["greyscale_share", "blur_share", *ERASING]
 NOTHING = dict.fromkeys(NAMES + SHARES, 0.0)
 
 
@@ -33,8 +34,8 @@ def test_zero_strengths_change_nothing():
 def test_each_strength_changes_something_and_alone(name):
     pixels, valid = pictures()
     x, seen = changed(pixels, valid, **{name: 1.0})
-    assert seen.equal(valid) == (name != "erase_share")
-    assert torch.allclose(x, pixels.float(), atol=1e-3) == (name == "erase_share")
+    assert seen.equal(valid) == (name not in ERASING)
+    assert torch.allclose(x, pixels.float(), atol=1e-3) == (name in ERASING)
 
 
 @pytest.mark.parametrize("strength", [0.3, 1.0, 10.0])
@@ -68,12 +69,12 @@ def test_the_input_is_left_as_it_is():
     assert valid.equal(before[1])
 
 
-@pytest.mark.parametrize("name", [*NAMES, "erase_share"])
+@pytest.mark.parametrize("name", [*NAMES, "erase_share", "coarse_dropout_share"])
 def test_each_picture_is_drawn_on_its_own(name):
     one, valid = pictures(1)
     pixels, valid = one.repeat(6, 1, 1, 1), valid.repeat(6, 1, 1)
     x, seen = changed(pixels, valid, **{name: 0.5 if name in NAMES else 1.0})
-    drawn = seen if name == "erase_share" else x
+    drawn = seen if name in ERASING else x
     assert all(not drawn[i].equal(drawn[j]) for i in range(6) for j in range(i))
 
 
@@ -82,7 +83,7 @@ def test_a_share_of_the_pictures(name):
     one, valid = pictures(1, 8, 8)
     pixels, valid = one.repeat(800, 1, 1, 1), valid.repeat(800, 1, 1)
     x, seen = changed(pixels, valid, **{name: 0.25})
-    touched = (~seen).any(dim=(1, 2)) if name == "erase_share" else (x - pixels).abs().amax(dim=(1, 2, 3)) > 0.5
+    touched = (~seen).any(dim=(1, 2)) if name in ERASING else (x - pixels).abs().amax(dim=(1, 2, 3)) > 0.5
     # An erased rectangle may be too small to cover the centre of one of the few pixels; a blur too weak to show.
     assert 0.1 < touched.float().mean() < 0.31
 
@@ -134,3 +135,44 @@ def test_blur_lowers_the_detail_and_keeps_the_mean():
     x, _ = changed(pixels, valid, blur_share=1.0)
     assert (x.std(dim=(1, 2, 3)) < pixels.float().std(dim=(1, 2, 3))).all()
     torch.testing.assert_close(x.mean(dim=(1, 2, 3)), pixels.float().mean(dim=(1, 2, 3)), rtol=0.02, atol=0)
+
+
+def test_a_grid_loses_squares_of_even_spacing():
+    pixels, valid = pictures(16, 40, 100)
+    _, seen = changed(pixels, valid, grid_dropout_share=1.0)
+    for lost in ~seen:
+        rows, columns = lost.any(dim=1), lost.any(dim=0)
+        assert lost.equal(rows[:, None] & columns[None, :])
+        # Four pixels of every ten.
+        assert (rows.sum(), columns.sum()) == (16, 40)
+        assert columns.equal(columns.roll(10))
+    assert len({tuple(torch.nonzero(lost)[0].tolist()) for lost in ~seen}) > 8
+
+
+def test_coarse_dropout_loses_scattered_rectangles_of_a_size():
+    valid = torch.ones(64, 100, 400, dtype=torch.bool)
+    _, seen = changed(torch.zeros(64, 3, 100, 400, dtype=torch.uint8), valid, coarse_dropout_share=1.0)
+    lost = (~seen).float().mean(dim=(1, 2))
+    # 10 to 25 of a hundredth to a twenty-fifth of a square as high as the picture, some of them over another.
+    assert lost.min() > 10 * 0.0225 / 4 / 3
+    assert lost.max() < 25 * 0.04 / 4
+    assert 0.06 < lost.mean() < 0.1
+    widest = max(len(run) for row in (~seen)[0] for run in "".join("x" if p else " " for p in row.tolist()).split())
+    assert widest >= 10
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (3, 40), (140, 20)])
+def test_dropout_of_any_shape_keeps_a_part(shape):
+    valid = torch.ones(8, *shape, dtype=torch.bool)
+    _, seen = changed(torch.zeros(8, 3, *shape, dtype=torch.uint8), valid, grid_dropout_share=1.0)
+    assert seen.any(dim=(1, 2)).all()
+    assert not seen.all(dim=2).all(dim=1).any()
+
+
+def test_dropout_that_is_off_leaves_all_that_is_drawn_as_it_was():
+    pixels, valid = pictures()
+    generators = [torch.Generator().manual_seed(5) for _ in range(2)]
+    one = change_light(pixels, valid, AugmentConfig(), generators[0])
+    two = change_light(pixels, valid, AugmentConfig(grid_dropout_share=1.0), generators[1])
+    assert one[0].equal(two[0])
+    assert torch.rand(1, generator=generators[0]) != torch.rand(1, generator=generators[1])

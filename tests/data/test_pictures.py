@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,11 +10,11 @@ from PIL import Image
 from rasterio.transform import Affine
 
 import tiles
-from geoview.config import AerialView, AugmentConfig, GroundView, PlanView
+from geoview.config import AerialView, AugmentConfig, ConditionsConfig, GroundView, PlanView
 from geoview.data.pairs import PairTable
 from geoview.data.pictures import PairPictures, Side, stack_pairs
-from geoview.data.views import View
-from geoview.errors import UnreadableImageError
+from geoview.data.views import StreetPhoto, View
+from geoview.errors import ConfigError, UnreadableImageError
 
 torch.set_num_threads(2)
 
@@ -365,6 +366,94 @@ def test_what_is_drawn_depends_on_seed_step_and_row_alone(ramp):
     np.testing.assert_array_equal(pixels(chips(ramp, ALL), (4, 1)), expected)
     others = [pixels(first, (5, 1)), pixels(first, (4, 2)), pixels(chips(ramp, ALL, seed=1), (4, 1))]
     assert all(not np.array_equal(other, expected) for other in others)
+
+
+# -- conditions --------------------------------------------------------------------------------------------------------
+
+CONDITIONS = ConditionsConfig(
+    fov_min_deg=90.0, pitch_deg=10.0, roll_deg=5.0, focal_jitter=0.1, night_share=0.5, snow_share=0.5, jpeg_share=0.5
+)
+STREETS = [("pano_250.png", 250.0), ("plan_250.png", 250.0), ("photo.png", np.nan)]
+
+
+def assert_equal(one, other):
+    np.testing.assert_array_equal(one.pixels, other.pixels)
+    np.testing.assert_array_equal(one.valid, other.valid)
+
+
+@pytest.mark.parametrize(("query", "heading_deg"), STREETS)
+def test_without_conditions_a_street_photo_is_as_it_always_was(rose, query, heading_deg):
+    """The right angle and the mirroring are drawn first from the seed, the step and the row, and are all there is."""
+    side, reference = sides(rose, query, "imagery")
+    pictures = PairPictures(table(1, heading_deg), side, reference, AugmentConfig(), seed=7)
+    image = Image.open(rose.folder / query.replace("plan", "pano")).convert("RGB")
+    photo = StreetPhoto(image, 360.0, True) if heading_deg == 250 else StreetPhoto(image, 65.0, False)
+    for step in range(12):
+        rng = np.random.default_rng([7, step, 0])
+        quarter = rng.integers(4)
+        rng.uniform(size=2)
+        heading = (0.0 if np.isnan(heading_deg) else heading_deg) - 90.0 * quarter
+        expected = photo.plan(PLAN, heading) if query.startswith("plan") else photo.strip(GROUND, heading)
+        shown = pictures[step, 0][0]
+        mirrored = View(expected.pixels[:, ::-1], expected.valid[:, ::-1])
+        assert np.array_equal(shown.pixels, expected.pixels) or np.array_equal(shown.pixels, mirrored.pixels)
+        assert np.array_equal(shown.valid, expected.valid) or np.array_equal(shown.valid, mirrored.valid)
+
+
+@pytest.mark.parametrize(("query", "heading_deg"), STREETS)
+def test_conditions_change_queries_and_never_chips(rose, query, heading_deg):
+    side, reference = sides(rose, query, "imagery")
+    augment = AugmentConfig(reference_offset_m=5.0, rotation_jitter_deg=5.0)
+    plain = PairPictures(table(1, heading_deg), side, reference, augment)
+    other = PairPictures(table(1, heading_deg), side, reference, replace(augment, conditions=CONDITIONS))
+    changed = 0
+    for step in range(8):
+        assert_equal(plain[step, 0][1], other[step, 0][1])
+        one, two = plain[step, 0][0], other[step, 0][0]
+        changed += one.pixels.shape != two.pixels.shape or not np.array_equal(one.pixels, two.pixels)
+    assert changed == 8
+    # What is validated and mined is not what is trained on.
+    assert_equal(plain.query(0), other.query(0))
+
+
+@pytest.mark.parametrize(("query", "heading_deg"), STREETS)
+def test_conditions_depend_on_seed_step_and_row_alone(rose, query, heading_deg):
+    def made(seed=0):
+        side, reference = sides(rose, query, "imagery")
+        augment = AugmentConfig(conditions=CONDITIONS)
+        return PairPictures(table(1, heading_deg), side, reference, augment, seed=seed)
+
+    first = made()
+    expected = first[4, 0][0]
+    first[9, 0]
+    assert_equal(first[4, 0][0], expected)
+    assert_equal(made()[4, 0][0], expected)
+    for view in (first[5, 0][0], made(seed=1)[4, 0][0]):
+        assert view.pixels.shape != expected.pixels.shape or not np.array_equal(view.pixels, expected.pixels)
+
+
+def test_an_unknown_heading_turns_the_panorama_and_not_the_chip(rose):
+    augment = AugmentConfig(**STILL, conditions=ConditionsConfig(unknown_heading=True))
+    pictures = PairPictures(table(1, 250.0), *sides(rose, "pano_250.png", "imagery"), augment)
+    ahead = []
+    for step in range(40):
+        query, reference, _ = pictures[step, 0]
+        around = around_panorama(query)
+        assert between(around - around[48], (np.arange(96) - 48) * 360 / 96).max() < 8
+        assert between(around_chip(reference)[48], 0) < 8
+        ahead.append(around[48])
+    assert len({round(a / 10) for a in ahead}) > 20
+
+
+def test_what_has_no_conditions_refuses_them(rose):
+    unknown, foggy = ConditionsConfig(unknown_heading=True), ConditionsConfig(night_share=0.1)
+    plan, reference = sides(rose, "plan_0.png", "imagery")
+    with pytest.raises(ConfigError, match=r"augment\.conditions\.unknown_heading .*encoder\.plan") as error:
+        PairPictures(table(1, 0.0), plan, reference, AugmentConfig(conditions=unknown))
+    assert "\n" not in str(error.value)
+    PairPictures(table(1, 0.0), plan, reference, AugmentConfig(conditions=foggy))
+    with pytest.raises(ConfigError, match=r"augment\.conditions .* data\.query_view is aerial"):
+        PairPictures(table(1), reference, reference, AugmentConfig(conditions=foggy))
 
 
 # -- batches -----------------------------------------------------------------------------------------------------------

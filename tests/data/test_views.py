@@ -1,15 +1,18 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from PIL.ExifTags import IFD, Base
 from torch.nn import functional as F
 
 from geoview.config import AerialView, GroundView, PlanView
 from geoview.data.photos import read_metadata
-from geoview.data.views import StreetPhoto, aerial_view, fit_view
+from geoview.data.views import Pose, StreetPhoto, aerial_view, fit_view
 from geoview.errors import ConfigError, UnreadableImageError
 
 torch.set_num_threads(2)
@@ -465,3 +468,107 @@ def test_a_plan_of_a_fine_photo_does_not_alias(ratio):
     image = checkerboard(720 * ratio, 360 * ratio)
     view = StreetPhoto(image, 360.0, True).plan(PLAN, 0.0)
     assert view.pixels.std() < 40
+
+
+# -- how the camera is held --------------------------------------------------------------------------------------------
+
+WHOLE = StreetPhoto(panorama(), 360.0, True)
+
+
+@settings(max_examples=25, deadline=None)
+@given(look_deg=st.floats(-180, 180), fov_deg=st.floats(5, 359))
+def test_a_window_shows_what_the_whole_shows_in_that_direction(look_deg, fov_deg):
+    window = replace(WHOLE, pose=Pose(look_deg, fov_deg)).strip(SPEC)
+    whole = WHOLE.strip(SPEC, -look_deg)
+    width = window.pixels.shape[1]
+    assert width == min(192, 32 * math.ceil(fov_deg / 60 - 1e-9))
+    middle = slice((192 - width) // 2, (192 + width) // 2)
+    np.testing.assert_array_equal(window.pixels[window.valid], whole.pixels[:, middle][window.valid])
+    np.testing.assert_array_equal(window.valid, np.abs(grid_deg(SPEC, width)[0]) <= fov_deg / 2)
+    assert (window.pixels[~window.valid] == 0).all()
+
+
+def test_a_known_heading_turns_a_window_too():
+    turned = StreetPhoto(panorama(heading_deg=200.0), 360.0, True, pose=Pose(50.0, 90.0)).strip(SPEC, 200.0)
+    assert_shows_directions(turned, SPEC, turned_deg=50.0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(look_deg=st.floats(-180, 180), fov_deg=st.floats(5, 359), heading_deg=st.floats(-360, 360))
+def test_a_plan_is_valid_exactly_in_the_sector_of_its_window(look_deg, fov_deg, heading_deg):
+    view = replace(WHOLE, pose=Pose(look_deg, fov_deg)).plan(PLAN, heading_deg)
+    whole = WHOLE.plan(PLAN, heading_deg)
+    east_m, north_m = plan_grid(PLAN)
+    off_deg = np.abs((np.degrees(np.arctan2(east_m, north_m)) - heading_deg - look_deg + 180) % 360 - 180)
+    clear = np.abs(off_deg - fov_deg / 2) > 1e-6
+    np.testing.assert_array_equal(view.valid[clear], (whole.valid & (off_deg < fov_deg / 2))[clear])
+    np.testing.assert_array_equal(view.pixels[view.valid], whole.pixels[view.valid])
+    assert (view.pixels[~view.valid] == 0).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(pitch_deg=st.floats(-45, 45), roll_deg=st.floats(-45, 45), seed=st.integers(0, 100))
+def test_tilting_is_a_rotation(pitch_deg, roll_deg, seed):
+    rng = np.random.default_rng(seed)
+    before = rng.uniform(-180, 180, 20), np.degrees(np.arcsin(rng.uniform(-1, 1, 20)))
+    pose = Pose(pitch_deg=pitch_deg, roll_deg=roll_deg)
+
+    def vectors(azimuth_deg, elevation_deg):
+        a, e = np.radians(azimuth_deg), np.radians(elevation_deg)
+        return np.stack([np.cos(e) * np.sin(a), np.cos(e) * np.cos(a), np.sin(e)])
+
+    one, other = vectors(*before), vectors(*pose.tilted(*before))
+    rotation = other @ np.linalg.pinv(one)
+    np.testing.assert_allclose(rotation @ one, other, atol=1e-9)
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-9)
+    assert np.linalg.det(rotation) == pytest.approx(1)
+    azimuth_deg, elevation_deg = pose.tilted(np.zeros(1), np.zeros(1))
+    assert (azimuth_deg[0], elevation_deg[0]) == pytest.approx((0, pitch_deg), abs=1e-9)
+
+
+@pytest.mark.parametrize("rows", [-4, 3, 8])
+@pytest.mark.parametrize("shot", [WHOLE, StreetPhoto(photo(900, 900, 100.0), 100.0, False)])
+def test_looking_up_moves_the_rows_of_the_middle_down(rows, shot):
+    degrees_a_row = SPEC.vertical_fov_deg / SPEC.height_px
+    level = shot.strip(SPEC)
+    up = replace(shot, pose=Pose(pitch_deg=rows * degrees_a_row)).strip(SPEC)
+    middle = slice(level.valid.shape[1] // 2 - 2, level.valid.shape[1] // 2 + 2)
+    both = (np.roll(level.valid, rows, axis=0) & up.valid)[:, middle]
+    both[: max(rows, 0)] = both[len(both) + min(rows, 0) :] = False
+    assert both.sum() > 100
+    shifted = np.roll(level.pixels, rows, axis=0)[:, middle]
+    assert np.abs(shifted.astype(int) - up.pixels[:, middle])[both].max() <= 8
+
+
+@pytest.mark.parametrize("roll_deg", [-12.0, 7.0])
+def test_leaning_to_the_right_lifts_the_left_of_what_is_seen(roll_deg):
+    view = replace(WHOLE, pose=Pose(roll_deg=roll_deg)).strip(SPEC)
+    azimuth_deg, elevation_deg = grid_deg(SPEC, 192)
+    shown_deg = directions_in(view.pixels)[1][23:25]
+    # The right of the camera dips, so it shows there what is lower.
+    expected_deg = -np.degrees(np.arcsin(np.sin(np.radians(azimuth_deg[0])) * np.sin(np.radians(roll_deg))))
+    assert np.abs(shown_deg.mean(axis=0) - expected_deg).max() < HALF_PX_DEG
+    pose = replace(WHOLE, pose=Pose(roll_deg=roll_deg, pitch_deg=5.0))
+    told_deg = pose.strip_elevation_deg(SPEC)
+    seen_deg = directions_in(pose.strip(SPEC).pixels)[1]
+    inner = np.abs(told_deg) < 40
+    assert np.abs(told_deg - seen_deg)[inner].max() < 2 * HALF_PX_DEG
+    np.testing.assert_array_equal(WHOLE.strip_elevation_deg(SPEC), elevation_deg)
+
+
+@pytest.mark.parametrize("pitch_deg", [-6.0, 5.0])
+def test_a_tilt_that_is_told_undoes_the_tilt_of_the_camera(pitch_deg):
+    shot = StreetPhoto(on_the_ground(directions((2048, 1024), 360.0), PLAN, 30.0), 360.0, True)
+    tilted = replace(shot, pose=Pose(pitch_deg=pitch_deg))
+    level = shot.plan(PLAN, 30.0)
+    told = tilted.plan(PLAN, 30.0, pitch_deg=pitch_deg)
+    np.testing.assert_allclose(told.pixels.astype(int), level.pixels, atol=1)
+    untold = tilted.plan(PLAN, 30.0)
+    assert np.abs(untold.pixels.astype(int) - level.pixels).mean() > 10
+
+
+def test_a_tilted_sector_stays_a_sector_of_the_plan():
+    view = replace(WHOLE, pose=Pose(70.0, 60.0, 8.0, -5.0)).plan(PLAN, 10.0)
+    level = replace(WHOLE, pose=Pose(70.0, 60.0)).plan(PLAN, 10.0)
+    np.testing.assert_array_equal(view.valid, level.valid)
+    assert not np.array_equal(view.pixels, level.pixels)
