@@ -20,6 +20,7 @@ from geoview.config import (
     BuildConfig,
     DemoConfig,
     LocateConfig,
+    RenderDatasetConfig,
     RenderPhotosConfig,
     RenderRegionConfig,
     TrainConfig,
@@ -148,6 +149,7 @@ def _parser() -> ArgumentParser:
             RenderRegionConfig,
         ),
         ("photos", "take street photos of real places", RenderPhotosConfig),
+        ("dataset", "make up a benchmark set in a published layout", RenderDatasetConfig),
     ):
         step = _verb(help_)
         step.add_argument("--config", action=ActionConfigFile, help="YAML file; flags override it")
@@ -367,6 +369,14 @@ def _render_photos(arguments: Namespace) -> int:
     return _SOME_FAILED if failures else _OK
 
 
+def _render_dataset(arguments: Namespace) -> int:
+    config: RenderDatasetConfig = _config(RenderDatasetConfig, arguments)
+    from geoview.render.datasets import write_dataset
+
+    print(json.dumps(write_dataset(config)))
+    return _OK
+
+
 def _info(arguments: Namespace) -> int:
     from geoview.describe import describe
 
@@ -383,5 +393,6 @@ _VERBS: dict[str, Callable[[Namespace], int]] = {
     "locate": _locate,
     "render region": _render_region,
     "render photos": _render_photos,
+    "render dataset": _render_dataset,
     "info": _info,
 }

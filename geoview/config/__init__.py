@@ -8,6 +8,7 @@ from geoview.config.commands import (
     DemoConfig,
     InferenceConfig,
     LocateConfig,
+    RenderDatasetConfig,
     RenderPhotosConfig,
     RenderRegionConfig,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "LocateConfig",
     "OptimiserConfig",
     "PlanView",
+    "RenderDatasetConfig",
     "RenderPhotosConfig",
     "RenderRegionConfig",
     "TrainConfig",

@@ -12,6 +12,7 @@ __all__ = [
     "DemoConfig",
     "InferenceConfig",
     "LocateConfig",
+    "RenderDatasetConfig",
     "RenderPhotosConfig",
     "RenderRegionConfig",
 ]
@@ -211,6 +212,47 @@ class RenderPhotosConfig:
         require(self.size_px is None or 64 <= self.size_px <= 8192, "size_px must be within 64 and 8192")
         require(self.range_m >= 50, "range_m must be at least 50")
         require(self.seed >= 0, "seed must not be negative")
+        require(self.num_workers >= 1, "num_workers must be at least 1")
+
+
+@dataclass(frozen=True)
+class RenderDatasetConfig:
+    """Makes a benchmark set of four made-up cities in the layout of a published one, for any loader of that to read.
+
+    Attributes:
+        layout: Whose files and lists: `vigor` (tiles that overlap, several show a panorama) or `cvusa` (one to one).
+        out: Folder to write to; the same call goes on with what was cut off.
+        seed: Another number, other cities.
+        panoramas: Of each city.
+        size_m: Edge of each city; panoramas stand 100 m and more inside.
+        tile_px: Edge of a satellite picture, whatever its ground size; 160 for vigor and 320 for cvusa without it.
+        panorama_px: Width of a panorama; 512 (whole spheres) for vigor and 1232 (strips) for cvusa without it.
+        num_workers: Processes that render panoramas.
+        overwrite: Replace a data set of other settings.
+    """
+
+    layout: Literal["vigor", "cvusa"]
+    out: str
+    seed: int = 0
+    panoramas: int = 1000
+    size_m: float = 1400.0
+    tile_px: int | None = None
+    panorama_px: int | None = None
+    num_workers: int = 2
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        require(0 <= self.seed < 1_000_000, "seed must be in [0, 1000000): above are the regions to learn from")
+        require(self.panoramas >= 10, "panoramas must be at least 10")
+        require(
+            300 <= self.size_m <= 4000,
+            "size_m must be within 300 and 4000: panoramas stand 100 m and more inside, larger cities would overlap",
+        )
+        require(self.tile_px is None or 16 <= self.tile_px <= 2048, "tile_px must be within 16 and 2048")
+        require(
+            self.panorama_px is None or (64 <= self.panorama_px <= 8192 and self.panorama_px % 2 == 0),
+            "panorama_px must be an even number within 64 and 8192",
+        )
         require(self.num_workers >= 1, "num_workers must be at least 1")
 
 
