@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from geoview.config import InferenceConfig
+from geoview.config import InferenceConfig, Seen
 from geoview.errors import ConfigError, EncoderError
 from geoview.models.encoder import CrossViewEncoder
 
@@ -67,6 +67,7 @@ def embed(
     pictures: Iterable[Picture],
     config: InferenceConfig,
     *,
+    seen: Seen,
     total: int | None = None,
     progress: str | None = None,
 ) -> Iterator[NDArray[np.float32]]:
@@ -76,6 +77,7 @@ def embed(
         encoder: In evaluation mode.
         pictures: Read as they are needed, never more than a batch ahead. Sizes may differ; a batch ends where they do.
         config: Batch size, device and precision.
+        seen: What the pictures are of: encoders may have weights of their own for street photos.
         total: How many there are, for the progress bar.
         progress: Label of the progress bar on stderr; None shows none.
 
@@ -94,7 +96,7 @@ def embed(
             valid = torch.from_numpy(np.stack([p.valid for p in batch])).to(device)
             enabled = dtype != torch.float32
             with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=enabled):
-                vectors = encoder(pixels, valid).cpu().numpy()
+                vectors = encoder(pixels, valid, seen=seen).cpu().numpy()
             if not np.isfinite(vectors).all():
                 raise EncoderError(f"embeddings are not finite in {dtype}: try --precision fp32, or another encoder")
             bar.update(len(batch))

@@ -32,7 +32,7 @@ class Probe(nn.Module):
         super().__init__()
         self.shapes = []
 
-    def forward(self, pixels, valid):
+    def forward(self, pixels, valid, *, seen):
         assert not torch.is_grad_enabled()
         self.shapes.append(tuple(pixels.shape))
         return torch.stack([pixels.float().mean(dim=(1, 2, 3)), valid.float().mean(dim=(1, 2))], dim=1)
@@ -45,7 +45,7 @@ def test_keeps_the_order_whatever_the_sizes():
     sizes = [(16, 16)] * 3 + [(16, 32)] * 2 + [(16, 16)] + [(32, 16)] * 9
     pictures = [picture(i, *size, valid=i % 2 == 0) for i, size in enumerate(sizes)]
     probe = Probe()
-    vectors = list(embed(probe, pictures, CPU))
+    vectors = list(embed(probe, pictures, CPU, seen="aerial"))
     np.testing.assert_array_equal(vectors, [(i, i % 2 == 0) for i in range(len(sizes))])
     assert all(v.dtype == np.float32 for v in vectors)
     assert probe.shapes == [
@@ -54,7 +54,7 @@ def test_keeps_the_order_whatever_the_sizes():
 
 
 def test_nothing_from_nothing():
-    assert list(embed(Probe(), [], CPU)) == []
+    assert list(embed(Probe(), [], CPU, seen="aerial")) == []
 
 
 def test_reads_at_most_a_batch_ahead_and_lets_go():
@@ -70,7 +70,7 @@ def test_reads_at_most_a_batch_ahead_and_lets_go():
             del made
 
     references = []
-    stream = embed(Probe(), pictures(), CPU)
+    stream = embed(Probe(), pictures(), CPU, seen="aerial")
     assert read == []
     for i, _ in enumerate(stream):
         assert i < len(read) <= min(40, i + 1 + CPU.batch_size)
@@ -90,7 +90,7 @@ def test_an_early_end_closes_the_source():
             closed.append(True)
 
     source = pictures()
-    stream = embed(Probe(), source, CPU)
+    stream = embed(Probe(), source, CPU, seen="aerial")
     next(stream)
     stream.close()
     del stream, source
@@ -101,10 +101,10 @@ def test_an_early_end_closes_the_source():
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_embeddings_that_are_not_finite_are_refused(value):
     class Broken(Probe):
-        def forward(self, pixels, valid):
-            return super().forward(pixels, valid).masked_fill(pixels[:, :1, 0, 0] == 6, value)
+        def forward(self, pixels, valid, *, seen):
+            return super().forward(pixels, valid, seen=seen).masked_fill(pixels[:, :1, 0, 0] == 6, value)
 
-    stream = embed(Broken(), (picture(i) for i in range(9)), CPU)
+    stream = embed(Broken(), (picture(i) for i in range(9)), CPU, seen="aerial")
     assert [next(stream)[0] for _ in range(4)] == [0, 1, 2, 3]
     with pytest.raises(EncoderError, match=r"not finite in torch\.float32: try --precision fp32"):
         next(stream)
@@ -137,7 +137,7 @@ def noise(n=6):
 def test_equals_the_encoder_and_runs_it_in_evaluation_mode(encoder):
     pictures = noise()
     encoder.train()
-    vectors = np.stack(list(embed(encoder, pictures, CPU)))
+    vectors = np.stack(list(embed(encoder, pictures, CPU, seen="aerial")))
     assert not encoder.training
     pixels = torch.from_numpy(np.stack([p.pixels for p in pictures])).permute(0, 3, 1, 2)
     valid = torch.from_numpy(np.stack([p.valid for p in pictures]))
@@ -149,8 +149,8 @@ def test_equals_the_encoder_and_runs_it_in_evaluation_mode(encoder):
 
 def test_bfloat16_is_close_to_float32_and_not_the_same(encoder):
     pictures = noise()
-    exact = np.stack(list(embed(encoder, pictures, CPU)))
-    half = np.stack(list(embed(encoder, pictures, InferenceConfig(device="cpu", precision="bf16"))))
+    exact = np.stack(list(embed(encoder, pictures, CPU, seen="aerial")))
+    half = np.stack(list(embed(encoder, pictures, InferenceConfig(device="cpu", precision="bf16"), seen="aerial")))
     assert half.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(half, axis=1), 1, atol=1e-5)
     assert (exact * half).sum(axis=1).min() > 0.99
@@ -159,7 +159,7 @@ def test_bfloat16_is_close_to_float32_and_not_the_same(encoder):
 
 def test_views_turned_in_memory_can_be_embedded():
     turned = SimpleNamespace(pixels=picture(7).pixels[:, ::-1], valid=picture(7).valid[::-1])
-    np.testing.assert_array_equal(list(embed(Probe(), [turned], CPU)), [(7, 1)])
+    np.testing.assert_array_equal(list(embed(Probe(), [turned], CPU, seen="aerial")), [(7, 1)])
 
 
 # -- devices and precisions --------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from geoview.config.training import (
     OptimiserConfig,
     TrainConfig,
 )
-from geoview.config.views import AerialView, GroundView, PlanView, ViewSpec
+from geoview.config.views import AerialView, GroundView, PlanView, Seen, ViewSpec
 
 __all__ = [
     "AerialView",
@@ -39,6 +39,7 @@ __all__ = [
     "RenderDatasetConfig",
     "RenderPhotosConfig",
     "RenderRegionConfig",
+    "Seen",
     "TrainConfig",
     "ViewSpec",
     "differing_keys",

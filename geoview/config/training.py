@@ -23,6 +23,10 @@ class EncoderConfig:
             starts from random weights.
         colour: What pictures are scaled by: `dataset`, the mean and deviation of ImageNet, or `picture`, those of each
             picture, which takes out much of what sensor, light and season do.
+        head: What makes the embedding of the network's features: their `mean`, what is where in a `grid` of three by
+            three squares, which suits views of one geometry as plans and chips are, or `attention`.
+        head_size: Values kept of each square of the grid; or how many attention heads.
+        shared: One set of weights for both views; else street photos have their own, but for the head.
         ground: What a street photo shows the encoder: a strip of its panorama.
         plan: Instead of that strip: a plan of the ground before it.
         aerial: What a chip shows the encoder.
@@ -32,9 +36,15 @@ class EncoderConfig:
     backbone_args: dict[str, Any] = field(default_factory=dict)
     pretrained: str | None = None
     colour: Literal["dataset", "picture"] = "dataset"
+    head: Literal["mean", "grid", "attention"] = "mean"
+    head_size: int = 64
+    shared: bool = True
     ground: GroundView = field(default_factory=GroundView)
     plan: PlanView | None = None
     aerial: AerialView = field(default_factory=AerialView)
+
+    def __post_init__(self) -> None:
+        require(self.head_size >= 1, "encoder.head_size must be at least 1")
 
     @property
     def street(self) -> GroundView | PlanView:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from geoview.config.checks import require
 
-__all__ = ["AerialView", "GroundView", "PlanView", "ViewSpec"]
+__all__ = ["AerialView", "GroundView", "PlanView", "Seen", "ViewSpec"]
+
+#: What a picture is of: the street, or the ground from above.
+Seen = Literal["ground", "aerial"]
 
 _MIN_VIEW_PX = 16
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 import tiles
-from geoview.config import AerialView, AugmentConfig, ConditionsConfig, GroundView, PlanView, ViewSpec
+from geoview.config import AerialView, AugmentConfig, ConditionsConfig, GroundView, PlanView, Seen, ViewSpec
 from geoview.data.conditions import taken_otherwise
 from geoview.data.pairs import PairTable
 from geoview.data.photos import load_image, read_metadata
@@ -76,6 +76,11 @@ class PairPictures(Dataset[Pair]):
             _refuse_conditions(augment.conditions, query.view)
         self.table, self._query, self._reference = table, query, reference
         self._augment, self._seed = augment, seed
+
+    @property
+    def query_seen(self) -> Seen:
+        """What queries are of."""
+        return "aerial" if isinstance(self._query.view, AerialView) else "ground"
 
     def __len__(self) -> int:
         return len(self.table)

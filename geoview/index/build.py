@@ -214,7 +214,7 @@ class _Build:
                     kept.append(i)
                     yield chip
 
-        vectors = list(embed(self.encoder, covered(), self.config))
+        vectors = list(embed(self.encoder, covered(), self.config, seen="aerial"))
         aerial = np.stack(vectors).astype(np.float16) if vectors else np.empty((0, self.encoder.dim), np.float16)
         has_code = np.zeros(len(ids), np.bool_)
         has_code[kept] = True

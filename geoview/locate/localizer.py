@@ -11,7 +11,7 @@ import numpy as np
 import shapely
 
 import tiles
-from geoview.config import GroundView, InferenceConfig
+from geoview.config import GroundView, InferenceConfig, Seen
 from geoview.data.photos import load_image, read_metadata
 from geoview.data.queries import PhotoQuery
 from geoview.data.views import StreetPhoto, aerial_view
@@ -35,7 +35,7 @@ class PhotoView:
         gsd_m: Metres per pixel of aerial photos; a GeoTIFF brings its own.
     """
 
-    kind: Literal["ground", "aerial"] = "ground"
+    kind: Seen = "ground"
     fov_deg: float | None = None
     gsd_m: float | None = None
 
@@ -136,12 +136,12 @@ class Localizer:
             )
             if around_own_position_m is not None:
                 for photo in prepared:
-                    yield from self._search_around(photo, top_k, around_own_position_m, region, apart_m)
+                    yield from self._search_around(photo, top_k, around_own_position_m, region, apart_m, view.kind)
             else:
-                yield from self._search(prepared, top_k, region, apart_m)
+                yield from self._search(prepared, top_k, region, apart_m, view.kind)
 
     def _search_around(
-        self, photo: _Prepared, top_k: int, radius_m: float, region: Region | None, apart_m: float
+        self, photo: _Prepared, top_k: int, radius_m: float, region: Region | None, apart_m: float, seen: Seen
     ) -> Iterator[Localization]:
         if not photo.pictures:
             yield _failed(photo, photo.error)
@@ -152,17 +152,17 @@ class Localizer:
         try:
             disc = Region.disc(photo.latlon_deg, radius_m)
             region = disc if region is None else disc.intersection(region)
-            yield from self._search([photo], top_k, region, apart_m)
+            yield from self._search([photo], top_k, region, apart_m, seen)
         except RegionError as error:
             yield _failed(photo, str(error))
 
     def _search(
-        self, prepared: list[_Prepared], top_k: int, region: Region | None, apart_m: float
+        self, prepared: list[_Prepared], top_k: int, region: Region | None, apart_m: float, seen: Seen
     ) -> Iterator[Localization]:
         # Sorted by shape, so that photos of mixed fields of view still fill batches.
         views = [(picture.pixels.shape, i, picture) for i, photo in enumerate(prepared) for picture in photo.pictures]
         views.sort(key=lambda entry: entry[:2])
-        vectors = list(embed(self.encoder, (picture for _, _, picture in views), self.config))
+        vectors = list(embed(self.encoder, (picture for _, _, picture in views), self.config, seen=seen))
         places: dict[int, list[Place]] = {}
         if vectors:
             k = cells_a_place(self.index.level, apart_m) * top_k

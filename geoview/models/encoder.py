@@ -18,9 +18,10 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from geoview.config import AerialView, EncoderConfig, GroundView, PlanView
+from geoview.config import AerialView, EncoderConfig, GroundView, PlanView, Seen
 from geoview.errors import EncoderError, OutputExistsError, UnsafeFileError
 from geoview.files import write_binary, write_json
+from geoview.models.heads import make_head
 from geoview.models.weights import backbone_state, logit_scale, read_state_dict
 
 __all__ = ["CrossViewEncoder", "find_encoder"]
@@ -37,10 +38,13 @@ _STD = (0.229, 0.224, 0.225)
 class CrossViewEncoder(nn.Module):
     """A timm backbone shared by both views; its pooled features, L2-normalised, are the embedding.
 
-    Sharing all weights and pooling without a head follows Sample4Geo (Deuser et al., ICCV 2023).
+    Sharing all weights and pooling without a head follows Sample4Geo (Deuser et al., ICCV 2023). A head and weights of
+    their own for street photos are options.
 
     Attributes:
         backbone: The timm model, without classifier.
+        ground_backbone: Another of its kind for street photos, where weights are not shared.
+        head: What makes a vector of the features, where it is not their mean.
         ground: Geometry of a street photo as the encoder sees it.
         aerial: Geometry of a chip as the encoder sees it.
         notes: What `geoview.json` tells besides the views: logit scale, training data, metrics.
@@ -57,6 +61,9 @@ class CrossViewEncoder(nn.Module):
         aerial: AerialView,
         backbone_args: Mapping[str, Any] | None = None,
         colour: Literal["dataset", "picture"] = "dataset",
+        head: Literal["mean", "grid", "attention"] = "mean",
+        head_size: int = 64,
+        shared: bool = True,
         mean: tuple[float, ...] = _MEAN,
         std: tuple[float, ...] = _STD,
         notes: Mapping[str, Any] | None = None,
@@ -69,6 +76,9 @@ class CrossViewEncoder(nn.Module):
             aerial: View of the chips.
             backbone_args: Further arguments of the timm model.
             colour: `dataset` scales pictures by `mean` and `std`, `picture` each by its own valid pixels.
+            head: As `EncoderConfig` has it.
+            head_size: As `EncoderConfig` has it.
+            shared: As `EncoderConfig` has it.
             mean: Colour mean in [0, 1] that pictures are centred on.
             std: Colour deviation in [0, 1] that pictures are scaled by.
             notes: Further content of `geoview.json`.
@@ -81,13 +91,17 @@ class CrossViewEncoder(nn.Module):
             near = timm.list_models(f"*{backbone.split('_')[0]}*")[:5]
             raise EncoderError(f"timm has no model {backbone!r}; near are {', '.join(near) or 'none'}")
         args = dict(backbone_args or {})
-        try:
-            self.backbone = timm.create_model(backbone, pretrained=False, num_classes=0, **args)
-        except (TypeError, ValueError, LookupError, RuntimeError, AssertionError) as error:
-            raise EncoderError(f"timm model {backbone!r} does not take {args}: {error}") from error
+        self.backbone = _timm_model(backbone, args)
+        self.ground_backbone = None if shared else _timm_model(backbone, args)
+        self.head = None if head == "mean" else make_head(head, self.backbone.num_features, head_size)
+        if self.head is not None:
+            _check_map(self.backbone, backbone)
+        # Convolutions over few channels are half as fast again with channels last, on CPUs as on GPUs.
+        self.to(memory_format=torch.channels_last)
         self.architecture = backbone
         self.backbone_args = args
         self.colour = colour
+        self._form = {"head": head, "head_size": head_size, "shared": shared}
         self.ground = ground
         self.aerial = aerial
         self.notes: dict[str, Any] = dict(notes or {})
@@ -116,10 +130,20 @@ class CrossViewEncoder(nn.Module):
             aerial=config.aerial,
             backbone_args=config.backbone_args,
             colour=config.colour,
+            head=config.head,
+            head_size=config.head_size,
+            shared=config.shared,
         )
         if config.pretrained is not None:
-            state = read_state_dict(Path(config.pretrained))
-            encoder._load_backbone(state, source=config.pretrained)
+            path = Path(config.pretrained)
+            state = read_state_dict(path)
+            for name, part in encoder._parts().items():
+                # A folder of geoview has a file a part; of other weights, and of a head they never had, there is less.
+                beside = path.with_name(_WEIGHTS[name])
+                if name == "backbone" or (name == "ground_backbone" and not beside.exists()):
+                    _load_backbone(part, state, encoder.architecture, source=config.pretrained)
+                elif beside.exists():
+                    _load(part, load_file(beside), encoder.architecture, source=str(beside))
             scale = logit_scale(state)
             if scale is not None:
                 encoder.notes["logit_scale"] = scale
@@ -128,14 +152,15 @@ class CrossViewEncoder(nn.Module):
     @property
     def dim(self) -> int:
         """Length of an embedding."""
-        return int(cast(int, self.backbone.num_features))
+        return int(cast(int, self.backbone.num_features if self.head is None else self.head.dim))
 
-    def forward(self, pixels: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Embeds pictures of either view.
+    def forward(self, pixels: Tensor, valid: Tensor | None = None, *, seen: Seen = "aerial") -> Tensor:
+        """Embeds pictures of one view.
 
         Args:
             pixels: (B, 3, H, W), uint8 or float in [0, 255].
             valid: (B, H, W) bool; where it is False the picture shows nothing and the mean colour stands in.
+            seen: What they are of; with shared weights, it does not matter.
 
         Returns:
             (B, dim) float32 of unit norm.
@@ -143,8 +168,9 @@ class CrossViewEncoder(nn.Module):
         x = pixels.to(self.mean.dtype)
         inside = torch.ones_like(x[:, :1]) if valid is None else valid.unsqueeze(1).to(x.dtype)
         x = _by_picture(x, inside) if self.colour == "picture" else (x - self.mean) / self.std
-        x = x * inside
-        features = self.backbone(x)
+        x = (x * inside).contiguous(memory_format=torch.channels_last)
+        backbone = self.backbone if self.ground_backbone is None or seen == "aerial" else self.ground_backbone
+        features = backbone(x) if self.head is None else self.head(_features(backbone, x), inside)
         # Norms and inner products in float32 whatever the network ran in: bfloat16 has 8 bits of mantissa.
         return F.normalize(features.float(), dim=-1)
 
@@ -152,13 +178,16 @@ class CrossViewEncoder(nn.Module):
         """Returns 16 hexadecimal digits that change with any weight, the architecture or the geometry of a view."""
         digest = hashlib.sha256()
         digest.update(json.dumps(self._identity(), sort_keys=True).encode())
-        for key, tensor in sorted(self.backbone.state_dict().items()):
-            digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        for part in self._parts().values():
+            for key, tensor in sorted(part.state_dict().items()):
+                digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
+                digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def save(self, folder: str | Path, *, overwrite: bool = False, dtype: torch.dtype = torch.float32) -> Path:
         """Writes the folder: `config.json` and `model.safetensors` in timm's layout, `geoview.json` beside them.
+
+        A head, and weights that street photos have of their own, are in `head.safetensors` and `ground.safetensors`.
 
         Args:
             folder: Folder to write. timm opens it as `local-dir:FOLDER`.
@@ -175,12 +204,15 @@ class CrossViewEncoder(nn.Module):
         if (folder / "config.json").exists() and not overwrite:
             raise OutputExistsError(f"{folder}: an encoder is there already; choose another folder or --overwrite")
         folder.mkdir(parents=True, exist_ok=True)
-        self.backbone.to(dtype).to(torch.float32)
-        state = {
-            key: tensor.detach().cpu().to(dtype).contiguous() for key, tensor in self.backbone.state_dict().items()
-        }
-        with write_binary(folder / "model.safetensors") as file:
-            file.write(to_safetensors(state, metadata={"format": "pt"}))
+        parts = self._parts()
+        for name, path in _WEIGHTS.items():
+            if name not in parts:
+                (folder / path).unlink(missing_ok=True)
+                continue
+            parts[name].to(dtype).to(torch.float32)
+            state = {key: t.detach().cpu().to(dtype).contiguous() for key, t in parts[name].state_dict().items()}
+            with write_binary(folder / path) as file:
+                file.write(to_safetensors(state, metadata={"format": "pt"}))
         write_json(
             folder / "config.json",
             {
@@ -200,6 +232,7 @@ class CrossViewEncoder(nn.Module):
             {
                 "format_version": FORMAT_VERSION,
                 "colour": self.colour,
+                **self._form,
                 "views": {"ground": asdict(self.ground), "aerial": asdict(self.aerial)},
                 "fingerprint": self.fingerprint(),
                 **self.notes,
@@ -243,42 +276,88 @@ class CrossViewEncoder(nn.Module):
                 aerial=AerialView(**views["aerial"]),
                 backbone_args=config["model_args"],
                 colour=extras.pop("colour"),
+                **{name: extras.pop(name) for name in ("head", "head_size", "shared") if name in extras},
                 mean=tuple(scaling["mean"]),
                 std=tuple(scaling["std"]),
             )
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise EncoderError(f"{folder}: config.json or geoview.json is incomplete or wrong: {error}") from error
-        try:
-            state = load_file(folder / "model.safetensors")
-        except (OSError, SafetensorError) as error:
-            raise EncoderError(f"{folder}/model.safetensors: cannot be read ({error}); copy the folder anew") from error
-        encoder._load_backbone(state, source=str(folder))
+        for name, part in encoder._parts().items():
+            path = folder / _WEIGHTS[name]
+            try:
+                state = load_file(path)
+            except (OSError, SafetensorError) as error:
+                raise EncoderError(f"{path}: cannot be read ({error}); copy the folder anew") from error
+            _load(part, state, encoder.architecture, source=str(path))
         expected = extras.pop("fingerprint", None)
         if expected is not None and expected != encoder.fingerprint():
             raise EncoderError(f"{folder}: weights or views are not those that were saved (fingerprint); copy it anew")
         encoder.notes = extras
         return encoder.eval()
 
+    def _parts(self) -> dict[str, nn.Module]:
+        """The parts that have weights, by the names of `_WEIGHTS`."""
+        parts = {"backbone": self.backbone, "ground_backbone": self.ground_backbone, "head": self.head}
+        return {name: part for name, part in parts.items() if part is not None}
+
     def _identity(self) -> dict[str, Any]:
+        plain = self._form["head"] == "mean" and self._form["shared"]
         return {
             "architecture": self.architecture,
             "backbone_args": self.backbone_args,
             "colour": self.colour,
+            # Encoders from before there were other forms keep their fingerprints.
+            **({} if plain else self._form),
             "views": [asdict(self.ground), asdict(self.aerial)],
             **{name: [round(v * 255, 3) for v in values] for name, values in self._scaling.items()},
         }
 
-    def _load_backbone(self, state: Mapping[str, Tensor], *, source: str) -> None:
-        found = backbone_state(state)
-        wanted = self.backbone.state_dict()
-        missing, unexpected = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
-        unlike = sorted(k for k in wanted.keys() & found.keys() if wanted[k].shape != found[k].shape)
-        if missing or unexpected or unlike:
-            raise EncoderError(
-                f"{source}: weights do not fit {self.architecture}: {len(missing)} keys missing{_first(missing)}, "
-                f"{len(unexpected)} unexpected{_first(unexpected)}, {len(unlike)} of another shape{_first(unlike)}"
-            )
-        self.backbone.load_state_dict(found)
+
+# A part's file in an encoder folder.
+_WEIGHTS = {"backbone": "model.safetensors", "ground_backbone": "ground.safetensors", "head": "head.safetensors"}
+
+
+def _timm_model(name: str, args: dict[str, Any]) -> nn.Module:
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **args)
+    except (TypeError, ValueError, LookupError, RuntimeError, AssertionError) as error:
+        raise EncoderError(f"timm model {name!r} does not take {args}: {error}") from error
+    return model
+
+
+def _features(backbone: nn.Module, x: Tensor) -> Tensor:
+    features: Tensor = cast(Any, backbone).forward_features(x)
+    return features
+
+
+def _check_map(backbone: nn.Module, name: str) -> None:
+    """Refuses networks whose features are no map."""
+    with torch.inference_mode():
+        try:
+            shape = _features(backbone.eval(), torch.zeros(1, 3, 96, 96)).shape
+        except (AssertionError, RuntimeError):
+            shape = torch.Size()
+    backbone.train()
+    if len(shape) != 4 or shape[1] != backbone.num_features:
+        raise EncoderError(
+            f"encoder.head: timm's {name} makes no map of features for a head to look at; leave encoder.head out"
+        )
+
+
+def _load_backbone(part: nn.Module, state: Mapping[str, Tensor], architecture: str, *, source: str) -> None:
+    _load(part, backbone_state(state), architecture, source=source)
+
+
+def _load(part: nn.Module, found: Mapping[str, Tensor], architecture: str, *, source: str) -> None:
+    wanted = part.state_dict()
+    missing, unexpected = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    unlike = sorted(k for k in wanted.keys() & found.keys() if wanted[k].shape != found[k].shape)
+    if missing or unexpected or unlike:
+        raise EncoderError(
+            f"{source}: weights do not fit {architecture}: {len(missing)} keys missing{_first(missing)}, "
+            f"{len(unexpected)} unexpected{_first(unexpected)}, {len(unlike)} of another shape{_first(unlike)}"
+        )
+    part.load_state_dict(found)
 
 
 def _by_picture(x: Tensor, inside: Tensor) -> Tensor:

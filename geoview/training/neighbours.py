@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from geoview.config import DataConfig, InferenceConfig
+from geoview.config import DataConfig, InferenceConfig, Seen
 from geoview.data.pictures import PairPictures
 from geoview.data.views import View
 from geoview.embed import embed, read_ahead
@@ -85,8 +85,8 @@ class Neighbours:
     def _alike(self, encoder: CrossViewEncoder) -> NDArray[np.int64]:
         table, was_training = self._pictures.table, encoder.training
         shown, first = np.unique(table.positive, return_index=True)
-        queries = self._embedded(encoder, self._pictures.query, list(range(len(table))), "mine queries")
-        references = self._embedded(encoder, self._pictures.reference, first.tolist(), "mine references")
+        queries = self._embedded(encoder, self._pictures.query, list(range(len(table))), self._pictures.query_seen)
+        references = self._embedded(encoder, self._pictures.reference, first.tolist(), "aerial")
         encoder.train(was_training)
         # Rows of all references to rows of those shown.
         row_of = np.full(len(table.reference_path) + 1, -1)
@@ -103,8 +103,8 @@ class Neighbours:
         return np.where(found < 0, -1, table.reference_place[shown][found])
 
     def _embedded(
-        self, encoder: CrossViewEncoder, read: Callable[[int], View], rows: list[int], progress: str
+        self, encoder: CrossViewEncoder, read: Callable[[int], View], rows: list[int], seen: Seen
     ) -> NDArray[np.float32]:
         config = self._inference
         pictures = read_ahead(read, rows, num_workers=config.num_workers, depth=config.batch_size)
-        return np.stack(list(embed(encoder, pictures, config, total=len(rows), progress=progress)))
+        return np.stack(list(embed(encoder, pictures, config, seen=seen, total=len(rows), progress=f"mine {seen}")))

@@ -81,8 +81,8 @@ def search_held_out(encoder: CrossViewEncoder, pictures: PairPictures, inference
     if not len(pictures):
         return {}
     _, first, positive = np.unique(pictures.table.positive, return_index=True, return_inverse=True)
-    queries = embed(encoder, map(pictures.query, range(len(pictures))), inference)
-    references = embed(encoder, map(pictures.reference, first.tolist()), inference)
+    queries = embed(encoder, map(pictures.query, range(len(pictures))), inference, seen=pictures.query_seen)
+    references = embed(encoder, map(pictures.reference, first.tolist()), inference, seen="aerial")
     rank = ranks(np.stack(list(queries)), np.stack(list(references)), positive)
     recalls = {name: recall_at(rank, k) for name, k in zip(_NAMES, (1, 5, 10), strict=True)}
     return {"validation_pairs": len(pictures), **recalls}

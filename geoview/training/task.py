@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
-from geoview.config import InferenceConfig, TrainConfig
+from geoview.config import InferenceConfig, Seen, TrainConfig
 from geoview.data.augment import change_light
 from geoview.data.faults import TolerantPictures, stack_tolerantly
 from geoview.data.pairs import PairTable
@@ -146,8 +146,8 @@ class ContrastiveTask(lightning.LightningModule):
         self._tell(faults, len(own_rows))
         generator = torch.Generator(self.device).manual_seed(self._drawn_from(1))
         query, reference = (
-            gathered(self._embedded(*change_light(pixels, valid, self._config.augment, generator)))
-            for pixels, valid in sides
+            gathered(self._embedded(*change_light(pixels, valid, self._config.augment, generator), seen))
+            for (pixels, valid), seen in zip(sides, (self._pictures.query_seen, "aerial"), strict=True)
         )
         rows = gathered(own_rows).cpu().numpy()
         optimiser = self._config.optimiser
@@ -170,7 +170,7 @@ class ContrastiveTask(lightning.LightningModule):
         )
         return loss
 
-    def _embedded(self, pixels: Tensor, valid: Tensor) -> Tensor:
+    def _embedded(self, pixels: Tensor, valid: Tensor, seen: Seen) -> Tensor:
         """Embeds pictures, a few at once where that is asked for.
 
         What the others need for their gradients is then not kept but computed again when their turn comes: the gradient
@@ -178,10 +178,10 @@ class ContrastiveTask(lightning.LightningModule):
         """
         size = self._config.optimiser.micro_batch_size
         if size is None or size >= len(pixels):
-            embeddings: Tensor = self.encoder(pixels, valid)
+            embeddings: Tensor = self.encoder(pixels, valid, seen=seen)
             return embeddings
         parts = zip(torch.split(pixels, size), torch.split(valid, size), strict=True)
-        return torch.cat([checkpoint(self.encoder, *part, use_reentrant=False) for part in parts])
+        return torch.cat([checkpoint(self.encoder, *part, seen=seen, use_reentrant=False) for part in parts])
 
     def _tell(self, faults: tuple[str, ...], n_pairs: int) -> None:
         """Names pictures that could not be read, each once, on stderr and in a file of the run."""

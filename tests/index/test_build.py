@@ -105,7 +105,7 @@ def test_a_code_is_the_embedding_of_the_chip_at_the_cells_centre(index_folder, e
     encoder, source = CrossViewEncoder.load(encoder_folder), tiles.open_source(ortho)
     view = encoder.aerial
     chips = [source.chip(centre, size_px=view.size_px, gsd_m=view.gsd_m) for centre in cells.centers_deg(rows["cell"])]
-    vectors = np.stack(list(embed(encoder, chips, settings_for(encoder_folder, ortho, "unused"))))
+    vectors = np.stack(list(embed(encoder, chips, settings_for(encoder_folder, ortho, "unused"), seen="aerial")))
     assert rows["aerial"].dtype == np.float16
     # Half a unit in the last place of numbers up to 1, and what the batches of a convolution may differ by.
     np.testing.assert_allclose(rows["aerial"].astype(np.float32), vectors, atol=2.5e-4 + 1e-5)
@@ -425,7 +425,7 @@ def test_real_imagery(tmp_path, kit, encoder_folder, real_data):
     assert len(source.parts()) == len(squares) <= len(index)
     encoder, view = index.encoder(), index.chip
     chips = [source.chip(c, size_px=view.size_px, gsd_m=view.gsd_m) for c in cells.centers_deg(rows["cell"])]
-    vectors = np.stack(list(embed(encoder, chips, settings_for(encoder_folder, folder, "unused"))))
+    vectors = np.stack(list(embed(encoder, chips, settings_for(encoder_folder, folder, "unused"), seen="aerial")))
     hits = index.search(vectors, 1)
     assert np.array_equal(hits.cell_id[:, 0], rows["cell"])
     assert index.verify() == []
