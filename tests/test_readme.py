@@ -50,6 +50,7 @@ def workplace(tmp_path_factory, kit, twins):
         csv.writer(file).writerows([("lat", "lon"), *places])
     with (folder / "pairs.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("query_path", "lat", "lon"), *(("photos/a.jpg", *p) for p in places)])
+    (folder / "photos.csv").write_text("path,lat,lon\nphotos/a.jpg,33.98,-117.35\nphotos/b.png,33.981,-117.351\n")
     west, south, east, north = (PLACE_DEG[1] - 0.003, PLACE_DEG[0] - 0.003, PLACE_DEG[1] + 0.003, PLACE_DEG[0] + 0.003)
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     (folder / "region.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
@@ -61,7 +62,7 @@ def workplace(tmp_path_factory, kit, twins):
 def test_all_commands_and_the_python_run(workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
     commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("geoview ")]
-    assert {shlex.split(c)[1] for c in commands} == {"train", "index", "locate", "info", "render"}
+    assert {shlex.split(c)[1] for c in commands} == {"train", "index", "locate", "evaluate", "info", "render"}
     for command in commands:
         words = shlex.split(command)[1:]
         code = main(words + TINY if words[0] == "train" else words)

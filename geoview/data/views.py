@@ -92,26 +92,29 @@ class StreetPhoto:
         """Whether it shows all azimuths."""
         return self.is_panorama and math.isclose(self.fov_deg, 360.0, abs_tol=self.fov_deg / self.image.width)
 
-    def strip(self, spec: GroundView, heading_deg: float | None = None) -> View:
+    def strip(self, spec: GroundView, heading_deg: float | None = None, *, window_deg: float = 360.0) -> View:
         """Lays the photo on the strip's grid of degrees, its middle column in the middle.
 
         Args:
             spec: Geometry of the strip.
             heading_deg: Heading of the photo's middle column. Where it is known and the photo goes all round, the strip
                 is turned north, as chips are.
+            window_deg: Azimuth to show of it, around the middle of the strip; the rest is not valid.
 
         Returns:
-            (spec.height_px, spec.width_px) for a photo that goes all round; else as wide as the field of view asks for,
-            in steps of 32 px, at most `spec.width_px`.
+            (spec.height_px, spec.width_px) for a photo that goes all round and is shown so; else as wide as the field
+            of view or the window asks for, in steps of 32 px, at most `spec.width_px`.
         """
         across_deg, up_deg = spec.fov_deg / spec.width_px, spec.vertical_fov_deg / spec.height_px
-        steps = math.ceil(self.fov_deg / across_deg / _WIDTH_STEP_PX - 1e-9)
+        steps = math.ceil(min(self.fov_deg, window_deg) / across_deg / _WIDTH_STEP_PX - 1e-9)
         width_px = min(spec.width_px, steps * _WIDTH_STEP_PX)
         azimuth_deg = (np.arange(width_px) + 0.5 - width_px / 2) * across_deg
+        inside = np.abs(azimuth_deg) <= window_deg / 2
         if heading_deg is not None and self.goes_round:
             azimuth_deg = azimuth_deg - heading_deg
         elevation_deg = (spec.height_px / 2 - np.arange(spec.height_px) - 0.5) * up_deg
-        return self._sampled(azimuth_deg[None, :], elevation_deg[:, None], (across_deg, up_deg))
+        seen = self._sampled(azimuth_deg[None, :], elevation_deg[:, None], (across_deg, up_deg))
+        return seen if inside.all() else View(seen.pixels * inside[:, None], seen.valid & inside)
 
     def plan(
         self, spec: PlanView, heading_deg: float, *, eye_height_m: float | None = None, pitch_deg: float = 0.0
