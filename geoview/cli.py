@@ -19,6 +19,7 @@ from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-define
 from geoview.config import (
     BuildConfig,
     DemoConfig,
+    EvaluateConfig,
     LocateConfig,
     RenderDatasetConfig,
     RenderPhotosConfig,
@@ -27,7 +28,7 @@ from geoview.config import (
     from_mapping,
 )
 from geoview.errors import ConfigError, GeoviewError
-from geoview.files import full_disk_told, write_text
+from geoview.files import full_disk_told, write_json, write_text
 
 if TYPE_CHECKING:
     from geoview.geo.regions import Region
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _OK, _SOME_FAILED, _BAD_USAGE = 0, 1, 2
+_SWITCHES = ("as_published", "overwrite", "train", "turned")
 _METAVARS = {"at": "LAT,LON", "fov_deg": "DEG"}  # of lists that are not of paths
 
 
@@ -139,6 +141,11 @@ def _parser() -> ArgumentParser:
     _add(locate, LocateConfig)
     verbs.add_subcommand("locate", locate, help=locate.description)
 
+    evaluate = _verb("score an encoder on a data set, or an index on photos of known position")
+    evaluate.add_argument("--config", action=ActionConfigFile, help="YAML file; flags override it")
+    _add(evaluate, EvaluateConfig)
+    verbs.add_subcommand("evaluate", evaluate, help=evaluate.description)
+
     rendering = ArgumentParser(description="make regions up, and take street photos of them or of real places")
     verbs.add_subcommand("render", rendering, help=rendering.description)
     steps = rendering.add_subcommands(required=True, dest="subcommand")
@@ -169,7 +176,7 @@ def _verb(description: str) -> ArgumentParser:
 def _add(parser: ArgumentParser, kind: type[Any]) -> None:
     """Adds a flag for each field; switches take no value, and lists several, as shells expand them."""
     lists = [field for field in fields(kind) if str(field.type).startswith("list[")]
-    switches = [field for field in fields(kind) if field.name in ("overwrite", "train")]
+    switches = [field for field in fields(kind) if field.name in _SWITCHES]
     parser.add_class_arguments(kind, skip={field.name for field in lists + switches})
     for field in lists:
         required = field.default is MISSING and field.default_factory is MISSING
@@ -196,7 +203,8 @@ def _field_help(kind: type[Any], name: str) -> str:
 
 def _config(kind: type[Any], arguments: Namespace) -> Any:
     """Makes the config of a verb; its own checks raise ConfigError."""
-    values = {k: v for k, v in arguments.as_dict().items() if k not in ("config", "photos")}
+    names = {field.name for field in fields(kind)}
+    values = {k: v for k, v in arguments.as_dict().items() if k in names}
     return from_mapping(kind, values)
 
 
@@ -314,6 +322,30 @@ def _locate(arguments: Namespace) -> int:
     return _SOME_FAILED if failed else _OK
 
 
+def _evaluate(arguments: Namespace) -> int:
+    config: EvaluateConfig = _config(EvaluateConfig, arguments)
+    from geoview.evaluate import report
+
+    out = Path(config.out)
+    report.check_output(out, overwrite=config.overwrite)
+    if config.index is None:
+        from geoview.evaluate.dataset import evaluate_dataset
+        from geoview.evaluate.protocols import open_table
+        from geoview.models.encoder import CrossViewEncoder
+
+        assert config.encoder is not None, "EvaluateConfig checks this"
+        results = evaluate_dataset(CrossViewEncoder.load(config.encoder), open_table(config), config)
+    else:
+        from geoview.evaluate.photos import evaluate_photos
+        from geoview.index.cell_index import CellIndex
+
+        results = evaluate_photos(CellIndex.open(config.index), config)
+    with full_disk_told(out):
+        write_json(out, results)
+    print(report.markdown(results))
+    return _SOME_FAILED if results["n_unreadable"] or results.get("n_without_position") else _OK
+
+
 def _search_region(config: LocateConfig) -> Region | None:
     from geoview.geo.regions import Region
 
@@ -391,6 +423,7 @@ _VERBS: dict[str, Callable[[Namespace], int]] = {
     "index info": _info_index,
     "index verify": _verify,
     "locate": _locate,
+    "evaluate": _evaluate,
     "render region": _render_region,
     "render photos": _render_photos,
     "render dataset": _render_dataset,

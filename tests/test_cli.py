@@ -22,7 +22,7 @@ HEAVY = ("torch", "timm", "rasterio", "faiss", "zarr", "lightning", "tiles")
 @pytest.mark.parametrize(
     "words",
     [
-        *([*verb, "--help"] for verb in ([], ["train"], ["index"], ["locate"], ["info"])),
+        *([*verb, "--help"] for verb in ([], ["train"], ["index"], ["locate"], ["evaluate"], ["info"])),
         *(["index", step, "--help"] for step in ("build", "info", "verify")),
         ["--version"],
     ],

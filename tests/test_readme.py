@@ -55,6 +55,7 @@ def workplace(tmp_path_factory, kit, twins):
         with (folder / table).open("w", newline="") as file:
             rows = ((f"{prefix}{i}.jpg", *place) for i, place in enumerate(places))
             csv.writer(file).writerows([("path", "lat", "lon"), *rows])
+    (folder / "photos.csv").write_text("path,lat,lon\nphotos/a.jpg,33.98,-117.35\nphotos/b.png,33.981,-117.351\n")
     west, south, east, north = (PLACE_DEG[1] - 0.003, PLACE_DEG[0] - 0.003, PLACE_DEG[1] + 0.003, PLACE_DEG[0] + 0.003)
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     (folder / "region.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
@@ -66,7 +67,7 @@ def workplace(tmp_path_factory, kit, twins):
 def test_all_commands_and_the_python_run(workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
     commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("geoview ")]
-    assert {shlex.split(c)[1] for c in commands} == {"train", "index", "locate", "info", "render"}
+    assert {shlex.split(c)[1] for c in commands} == {"train", "index", "locate", "evaluate", "info", "render"}
     for command in commands:
         words = shlex.split(command)[1:]
         code = main(words + TINY if words[0] == "train" else words)

@@ -6,6 +6,7 @@ Imports nothing heavy, so that `--help` stays quick. Units are in the names.
 from geoview.config.commands import (
     BuildConfig,
     DemoConfig,
+    EvaluateConfig,
     InferenceConfig,
     LocateConfig,
     RenderDatasetConfig,
@@ -31,6 +32,7 @@ __all__ = [
     "DataConfig",
     "DemoConfig",
     "EncoderConfig",
+    "EvaluateConfig",
     "GroundView",
     "InferenceConfig",
     "LocateConfig",

@@ -10,6 +10,7 @@ from geoview.config.checks import require
 __all__ = [
     "BuildConfig",
     "DemoConfig",
+    "EvaluateConfig",
     "InferenceConfig",
     "LocateConfig",
     "RenderDatasetConfig",
@@ -106,6 +107,84 @@ class LocateConfig(InferenceConfig):
         require(self.gsd_m is None or self.gsd_m > 0, "gsd_m must be above 0")
         require((self.near is None) == (self.radius_m is None), "near and radius_m go together")
         require(self.radius_m is None or self.radius_m > 0, "radius_m must be above 0")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(InferenceConfig):
+    """Scores an encoder on a data set, or an index on photos whose positions are known.
+
+    Attributes:
+        out: JSON file to write; embeddings are kept in a folder beside it, `embeddings`, for the next time.
+        dataset: What to score an encoder on; `pairs` is a pair table of your own.
+        root: Folder of the data set, or the pair table.
+        encoder: Encoder folder, or the name of a shipped encoder.
+        split: Part of the data set; without it, the one that papers report first.
+        labels: Whose labels of it: VIGOR has `corrected` ones too.
+        fov_deg: Fields of view to show of panoramas, one row of results each.
+        turned: Turn each panorama by an angle drawn for it, so that its heading is not known; else north is ahead.
+        as_published: Score University-1652 without its distractors too, as the code of Sample4Geo does.
+        query_view: What the queries of `pairs` show: street photos, or imagery of another date.
+        query_imagery: Imagery of the query side of `pairs`.
+        imagery: Imagery of the reference side of `pairs`.
+        index: Index folder, to score on photos.
+        photos: Photo tables with `lat` and `lon`, photos that tell their position, or folders of such.
+        seed: Of the angles of `turned` and of the bootstrap.
+        overwrite: Replace `out` if it is there already.
+    """
+
+    out: str = field(kw_only=True)
+    dataset: Literal["cvusa", "cvact", "vigor", "university1652", "pairs"] | None = None
+    root: str | None = None
+    encoder: str | None = None
+    split: str | None = None
+    labels: Literal["original", "corrected"] = "original"
+    fov_deg: list[float] = field(default_factory=lambda: [360.0])
+    turned: bool = False
+    as_published: bool = False
+    query_view: Literal["ground", "aerial"] = "ground"
+    query_imagery: list[str] = field(default_factory=list)
+    imagery: list[str] = field(default_factory=list)
+    index: str | None = None
+    photos: list[str] = field(default_factory=list)
+    seed: int = 0
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            (self.dataset is None) != (self.index is None),
+            "give either dataset, with root and encoder, or index, with photos",
+        )
+        if self.index is not None:
+            require(len(self.photos) > 0, "photos names no file; an index is scored on photos of known position")
+            given = [name for name in ("root", "encoder", "split") if getattr(self, name) is not None]
+            given += [name for name in ("turned", "as_published") if getattr(self, name)]
+            given += ["labels"] if self.labels != "original" else []
+            require(
+                not given, f"{', '.join(given)}: of data sets; an index has its own encoder, and is scored on photos"
+            )
+            require(self.fov_deg == [360.0], "fov_deg is of data sets; photos tell theirs, or their table does")
+        else:
+            require(not self.photos, "photos are for an index; give a data set's root")
+            for name in ("root", "encoder"):
+                require(getattr(self, name) is not None, f"dataset {self.dataset} needs {name}")
+        for name in ("query_imagery", "imagery"):
+            require(
+                not getattr(self, name) or self.dataset == "pairs", f"{name} is of dataset pairs; others have files"
+            )
+        require(self.query_view == "ground" or self.dataset == "pairs", "query_view is of dataset pairs")
+        require(self.split is None or self.dataset != "pairs", "split is of published data sets; pairs have none")
+        require(self.labels == "original" or self.dataset != "pairs", "labels are of published data sets")
+        require(
+            not self.as_published or self.dataset == "university1652",
+            "as_published is of university1652, whose published scores may leave the distractors out",
+        )
+        require(
+            len(self.fov_deg) > 0 and all(0 < fov_deg <= 360 for fov_deg in self.fov_deg),
+            "fov_deg must be in (0, 360]",
+        )
+        require(len(set(self.fov_deg)) == len(self.fov_deg), "fov_deg names a field of view twice")
+        require(self.seed >= 0, "seed must not be negative")
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ class PairTable:
         semi_positive: (Q, S) rows of references that show the query's position as well, -1 for none; S may be 0.
         offset_px: (Q, 1 + S, 2) float32, where the query lies in its positive and its semi-positives: pixels right and
             down of the picture's centre, NaN where unknown.
+        city: Q names, empty where unknown.
         name: For messages.
     """
 
@@ -63,6 +64,7 @@ class PairTable:
     reference_place: NDArray[np.int64]
     semi_positive: NDArray[np.int64]
     offset_px: NDArray[np.float32]
+    city: tuple[str, ...]
     name: str = "pairs"
 
     def __len__(self) -> int:
@@ -83,6 +85,7 @@ class PairTable:
         reference_place: NDArray[np.int64] | None = None,
         semi_positive: NDArray[np.int64] | None = None,
         offset_px: NDArray[np.float32] | None = None,
+        city: Sequence[str] | None = None,
         name: str = "pairs",
     ) -> Self:
         """Makes a table; what is left out is unknown.
@@ -99,6 +102,7 @@ class PairTable:
             reference_place: Without it, each reference is a place of its own.
             semi_positive: As the attribute; without it, there are none.
             offset_px: As the attribute.
+            city: As the attribute.
             name: As the attribute.
         """
         n, m = len(query_path), len(reference_path)
@@ -118,6 +122,7 @@ class PairTable:
             reference_place,
             semi_positive,
             np.full(offsets, np.nan, np.float32) if offset_px is None else offset_px,
+            ("",) * n if city is None else tuple(city),
             name,
         )
 
@@ -214,6 +219,7 @@ class PairTable:
             place=self.place[rows],
             semi_positive=self.semi_positive[rows],
             offset_px=self.offset_px[rows],
+            city=tuple(self.city[i] for i in rows),
         )
 
     def blocks(self) -> NDArray[np.uint64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -18,11 +18,11 @@ from geoview.config import AerialView, AugmentConfig, ConditionsConfig, GroundVi
 from geoview.data.conditions import taken_otherwise
 from geoview.data.pairs import PairTable
 from geoview.data.photos import load_image, read_metadata
-from geoview.data.views import StreetPhoto, View, fit_view
-from geoview.errors import ConfigError
+from geoview.data.views import Pose, StreetPhoto, View, fit_view
+from geoview.errors import ConfigError, PairTableError
 from geoview.geo.sphere import destination_deg
 
-__all__ = ["Batch", "Pair", "PairPictures", "Side", "stack_pairs"]
+__all__ = ["Batch", "Pair", "PairPictures", "Side", "open_sides", "stack_pairs"]
 
 #: (pixels (B, 3, H, W) uint8, valid (B, H, W) bool)
 Batch = tuple[Tensor, Tensor]
@@ -44,6 +44,53 @@ class Side:
     paths: tuple[str, ...]
     imagery: tiles.ImagerySource | None
     view: ViewSpec
+
+
+def open_sides(
+    table: PairTable,
+    query_view: ViewSpec,
+    reference_view: AerialView,
+    *,
+    query_imagery: Sequence[str],
+    reference_imagery: Sequence[str],
+    keys: tuple[str, str],
+) -> tuple[Side, Side]:
+    """Opens what the two sides of a table come from.
+
+    Args:
+        table: The pairs.
+        query_view: Geometry of the query side.
+        reference_view: Geometry of the reference side.
+        query_imagery: Where query pictures without a file are cut from.
+        reference_imagery: The same for references.
+        keys: The settings that name the two imageries, for messages.
+
+    Raises:
+        ConfigError: A side has pictures without a file, and no imagery.
+        PairTableError: A street photo without a file, or one to be laid out as a plan without a heading.
+        TilesError: Imagery cannot be opened.
+    """
+    sides = (
+        (table.query_path, query_imagery, query_view, keys[0]),
+        (table.reference_path, reference_imagery, reference_view, keys[1]),
+    )
+    query, reference = (Side(paths, _imagery(uris, paths, key, table), view) for paths, uris, view, key in sides)
+    if isinstance(query_view, GroundView | PlanView) and not all(table.query_path):
+        raise PairTableError(f"{table.name}: street photos are files; every pair needs a query_path")
+    if isinstance(query_view, PlanView) and np.isnan(table.heading_deg).any():
+        raise PairTableError(
+            f"{table.name}: plans of photos are laid out by their heading; fill in every pair's heading_deg, or "
+            "take an encoder of strips, without encoder.plan"
+        )
+    return query, reference
+
+
+def _imagery(uris: Sequence[str], paths: tuple[str, ...], key: str, table: PairTable) -> tiles.ImagerySource | None:
+    if all(paths):
+        return None
+    if not uris:
+        raise ConfigError(f"{table.name}: has pairs without a file on one side; name their imagery in {key}")
+    return tiles.open_source(list(uris))
 
 
 #: The views of a pair, and its row in the table.
@@ -111,6 +158,33 @@ class PairPictures(Dataset[Pair]):
         """Reads the reference of a pair as it is, nothing drawn."""
         return self._reference_side(row, None, _UPRIGHT, np.random.default_rng(0))
 
+    def gallery(self, at: int) -> View:
+        """Reads a reference by its own row among all of them, as it is; distractors are of no pair."""
+        return self._reference_at(at, None, _UPRIGHT, np.random.default_rng(0))
+
+    def window(self, row: int, *, turn_deg: float, window_deg: float) -> View:
+        """Reads the query of a pair, which goes all round, as a strip that shows a part of it.
+
+        Args:
+            row: The pair.
+            turn_deg: Heading of the strip's middle column.
+            window_deg: Azimuth that the strip shows.
+
+        Raises:
+            ConfigError: The photo does not go all round.
+            UnreadableImageError: It cannot be decoded.
+        """
+        view = self._query.view
+        assert isinstance(view, GroundView), "evaluate asks for windows of strips alone"
+        photo, heading_deg = self._photo(row)
+        if not photo.goes_round:
+            raise ConfigError(
+                f"{self._query.paths[row]}: spans {photo.fov_deg:g} degrees; only panoramas that go all round can be "
+                "turned, or shown in part: leave fov_deg and turned out"
+            )
+        shown = replace(photo, pose=Pose(fov_deg=window_deg))
+        return shown.strip(view, (0.0 if heading_deg is None else heading_deg) - turn_deg)
+
     def _query_side(
         self, step: int, row: int, augment: AugmentConfig | None, ground: _Ground, rng: np.random.Generator
     ) -> View:
@@ -125,7 +199,9 @@ class PairPictures(Dataset[Pair]):
     def _reference_side(
         self, row: int, augment: AugmentConfig | None, ground: _Ground, rng: np.random.Generator
     ) -> View:
-        at = int(self.table.positive[row])
+        return self._reference_at(int(self.table.positive[row]), augment, ground, rng)
+
+    def _reference_at(self, at: int, augment: AugmentConfig | None, ground: _Ground, rng: np.random.Generator) -> View:
         assert isinstance(self._reference.view, AerialView), "references are seen from above"
         offset_m = augment.reference_offset_m if augment else 0.0
         return _from_above(
@@ -142,19 +218,22 @@ class PairPictures(Dataset[Pair]):
     def _street(
         self, step: int, row: int, view: GroundView | PlanView, turn_deg: float, conditions: ConditionsConfig | None
     ) -> View:
-        path = self._query.paths[row]
-        metadata = read_metadata(path)
-        photo = StreetPhoto.open(path, metadata, fov_deg=_known(self.table.fov_deg[row]))
-        heading_deg = _known(self.table.heading_deg[row])
-        if isinstance(view, PlanView):
-            assert heading_deg is not None, "fit.py asks for headings where plans are made"
-        elif heading_deg is None:
-            heading_deg = metadata.heading_deg or 0.0
+        photo, heading_deg = self._photo(row)
+        assert heading_deg is not None or isinstance(view, GroundView), "open_sides asks for headings of plans"
+        heading_deg = (heading_deg or 0.0) - turn_deg
         if conditions is None:
-            return photo.laid_out(view, heading_deg - turn_deg)
+            return photo.laid_out(view, heading_deg)
         # A stream of its own: what both sides share is drawn alike whatever the conditions.
         rng = np.random.default_rng([self._seed, step, row, _CONDITIONS])
-        return taken_otherwise(photo, view, heading_deg - turn_deg, conditions, rng)
+        return taken_otherwise(photo, view, heading_deg, conditions, rng)
+
+    def _photo(self, row: int) -> tuple[StreetPhoto, float | None]:
+        """Returns a query's photo and its heading: that of the table, or else of the file."""
+        path = self._query.paths[row]
+        metadata = read_metadata(path)
+        heading_deg = _known(self.table.heading_deg[row])
+        photo = StreetPhoto.open(path, metadata, fov_deg=_known(self.table.fov_deg[row]))
+        return photo, metadata.heading_deg if heading_deg is None else heading_deg
 
 
 @dataclass(frozen=True)
@@ -211,7 +290,7 @@ def _from_above(
     if side.paths[at]:
         seen = fit_view(load_image(side.paths[at]), view)
         return View(np.rot90(seen.pixels, ground.quarter), np.rot90(seen.valid, ground.quarter))
-    assert side.imagery is not None, "fit.py opens imagery for sides without paths"
+    assert side.imagery is not None, "open_sides opens imagery for sides without paths"
     scale, tilt_deg, offset = 1.0, 0.0, np.zeros(2)
     if augment is not None:
         scale += rng.uniform(-augment.scale_jitter, augment.scale_jitter)

@@ -153,8 +153,8 @@ class StreetPhoto:
                 is turned north, as chips are.
 
         Returns:
-            (spec.height_px, spec.width_px) for a photo that goes all round; else as wide as the field of view asks for,
-            in steps of 32 px, at most `spec.width_px`.
+            (spec.height_px, spec.width_px) for a photo that goes all round and is shown so; else as wide as its field
+            of view or its pose asks for, in steps of 32 px, at most `spec.width_px`.
         """
         azimuth_deg, elevation_deg = self._strip_grid_deg(spec)
         look_deg = self.pose.look_deg

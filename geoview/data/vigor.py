@@ -63,7 +63,7 @@ def load(
     images, lists = Copy(root, "VIGOR", PAGE, max_missing_share), Copy(root, f"VIGOR with {labels} labels", page)
     queries: list[str] = []
     references: list[str] = []
-    covering, offset_px = [], []
+    covering, offset_px, cities_of_queries = [], [], []
     for city in cities:
         tile_list = root / lists.find(f"{folder}/{city}/satellite_list.txt", f"splits/{city}/satellite_list.txt")
         label_list = root / lists.find(f"{folder}/{city}/{name}{ending}")
@@ -73,6 +73,7 @@ def load(
         found = read_labels(label_list)
         covering.append(len(references) + _rows(label_list, found.tile, tiles))
         offset_px.append(found.offset_px)
+        cities_of_queries += [city] * len(found.panorama)
         queries += [f"{panoramas}/{panorama}" for panorama in found.panorama]
         references += [f"{satellite}/{tile}" for tile in tiles]
     return _table(
@@ -81,6 +82,7 @@ def load(
         references,
         np.concatenate(covering),
         np.concatenate(offset_px),
+        cities_of_queries,
         whole_gallery=split.endswith("test"),
         name=f"VIGOR {split}",
     )
@@ -156,6 +158,7 @@ def _table(
     references: list[str],
     covering: NDArray[np.int64],
     offset_px: NDArray[np.float32],
+    city: list[str],
     *,
     whole_gallery: bool,
     name: str,
@@ -168,6 +171,7 @@ def _table(
         references: R tiles.
         covering: (Q, 4) rows of the tiles that show a query's position, the positive first.
         offset_px: (Q, 4, 2).
+        city: Q names.
         whole_gallery: Keep tiles that show no query.
         name: Of the table.
     """
@@ -188,6 +192,7 @@ def _table(
         fov_deg=360.0,
         semi_positive=shown[:, 1:],
         offset_px=np.where(shown[..., None] < 0, np.float32(np.nan), offset_px),
+        city=[city[i] for i in rows],
         name=name,
     )
 

@@ -93,7 +93,7 @@ class CrossViewEncoder(nn.Module):
         args = dict(backbone_args or {})
         self.backbone = _timm_model(backbone, args)
         self.ground_backbone = None if shared else _timm_model(backbone, args)
-        self.head = None if head == "mean" else make_head(head, self.backbone.num_features, head_size)
+        self.head = None if head == "mean" else make_head(head, cast(int, self.backbone.num_features), head_size)
         if self.head is not None:
             _check_map(self.backbone, backbone)
         # Convolutions over few channels are half as fast again with channels last, on CPUs as on GPUs.

@@ -105,7 +105,7 @@ class AttentionHead(nn.Module):
             (B, dim).
         """
         x = self.norm(features.flatten(2).mT)
-        share = F.adaptive_avg_pool2d(inside, features.shape[-2:]).flatten(2).mT
+        share = F.adaptive_avg_pool2d(inside, (features.shape[-2], features.shape[-1])).flatten(2).mT
         # A picture that shows nothing at all is looked at evenly.
         weight = (self.attention(x) + share.clamp(min=1e-6).log()).softmax(dim=1)
         value = self.value(x).unflatten(-1, (weight.shape[-1], -1))

@@ -18,13 +18,12 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 
-import tiles
-from geoview.config import DataConfig, InferenceConfig, PlanView, TrainConfig, differing_keys
+from geoview.config import DataConfig, InferenceConfig, TrainConfig, differing_keys, from_mapping
 from geoview.data.datasets import DATASETS, load, load_own, recognise
 from geoview.data.pairs import PairTable
-from geoview.data.pictures import PairPictures, Side
+from geoview.data.pictures import PairPictures, open_sides
 from geoview.embed import resolve_device, resolve_precision
-from geoview.errors import ConfigError, OutputExistsError, PairTableError, TrainingError
+from geoview.errors import ConfigError, OutputExistsError, TrainingError
 from geoview.files import exclusive, full_disk_told, write_text
 from geoview.models.encoder import CrossViewEncoder
 from geoview.training.record import Record
@@ -119,7 +118,9 @@ def _refuse_another_run(out: Path, config: TrainConfig) -> None:
     """Lets nothing but the same run go on in a folder that is in use."""
     path = out / "config.yaml"
     if path.exists():
-        differing = differing_keys(yaml.safe_load(path.read_text(encoding="utf-8")), _plain(asdict(config)))
+        # Settings that have come since the run began are as they were then: their defaults.
+        begun = from_mapping(TrainConfig, yaml.safe_load(path.read_text(encoding="utf-8")))
+        differing = differing_keys(asdict(begun), asdict(config))
         changed = [key for key in differing if key not in _FREE_KEYS]
         if changed:
             raise TrainingError(
@@ -160,26 +161,15 @@ def _pictures(table: PairTable, config: TrainConfig, *, augmented: bool) -> Pair
             f"for both; {table.name} names picture files"
         )
     query_view = config.encoder.street if config.data.query_view == "ground" else config.encoder.aerial
-    query_imagery = _imagery(config.data.query_imagery, table.query_path, "data.query_imagery", table)
-    reference_imagery = _imagery(config.data.reference_imagery, shown, "data.reference_imagery", table)
-    query = Side(table.query_path, query_imagery, query_view)
-    reference = Side(table.reference_path, reference_imagery, config.encoder.aerial)
-    if config.data.query_view == "ground" and not all(table.query_path):
-        raise PairTableError(f"{table.name}: street photos are files; every pair needs a query_path")
-    if isinstance(query_view, PlanView) and np.isnan(table.heading_deg).any():
-        raise PairTableError(
-            f"{table.name}: plans of photos are laid out by their heading; fill in every pair's heading_deg, or "
-            "leave encoder.plan out"
-        )
+    query, reference = open_sides(
+        table,
+        query_view,
+        config.encoder.aerial,
+        query_imagery=config.data.query_imagery,
+        reference_imagery=config.data.reference_imagery,
+        keys=("data.query_imagery", "data.reference_imagery"),
+    )
     return PairPictures(table, query, reference, config.augment if augmented else None, seed=config.seed)
-
-
-def _imagery(uris: list[str], paths: tuple[str, ...], key: str, table: PairTable) -> tiles.ImagerySource | None:
-    if all(paths):
-        return None
-    if not uris:
-        raise ConfigError(f"{table.name}: has pairs without a file on one side; name their imagery in {key}")
-    return tiles.open_source(uris)
 
 
 def _train(task: ContrastiveTask, held_out: PairPictures, out: Path, config: TrainConfig) -> None:

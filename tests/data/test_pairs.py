@@ -324,6 +324,7 @@ def test_take_takes_whole_queries_and_keeps_the_references():
         fov_deg=np.arange(30.0),
         semi_positive=rng.integers(-1, 30, (30, 3)),
         offset_px=rng.normal(size=(30, 4, 2)).astype(np.float32),
+        city=tuple("ab"[i % 2] for i in range(30)),
     )
     taken = table.take(np.array([7, 3]))
     of_queries = {"positive", "latlon_deg", "heading_deg", "fov_deg", "place", "semi_positive", "offset_px"}
@@ -331,8 +332,9 @@ def test_take_takes_whole_queries_and_keeps_the_references():
         before, after = getattr(table, field.name), getattr(taken, field.name)
         if field.name in of_queries:
             np.testing.assert_array_equal(after, before[[7, 3]])
-        elif field.name != "query_path":
+        elif field.name not in ("query_path", "city"):
             assert after is before
+    assert taken.city == ("b", "b")
     assert (len(taken), taken.query_path, len(taken.reference_path)) == (2, ("7", "3"), 30)
 
 
@@ -340,6 +342,7 @@ def test_what_is_left_out_is_unknown():
     table = PairTable.of(["a", "b", "c"], ["x", "y"], np.array([1, 0, 1]), fov_deg=90.0)
     assert table.place.tolist() == [1, 0, 1]
     assert table.fov_deg.tolist() == [90.0] * 3
+    assert table.city == ("", "", "")
     assert np.isnan(table.heading_deg).all()
     assert np.isnan(table.latlon_deg).all()
     assert np.isnan(table.reference_latlon_deg).all()

@@ -12,9 +12,9 @@ from rasterio.transform import Affine
 import tiles
 from geoview.config import AerialView, AugmentConfig, ConditionsConfig, GroundView, PlanView
 from geoview.data.pairs import PairTable
-from geoview.data.pictures import PairPictures, Side, stack_pairs
+from geoview.data.pictures import PairPictures, Side, open_sides, stack_pairs
 from geoview.data.views import StreetPhoto, View
-from geoview.errors import ConfigError, UnreadableImageError
+from geoview.errors import ConfigError, PairTableError, UnreadableImageError
 
 torch.set_num_threads(2)
 
@@ -222,6 +222,67 @@ def test_a_perspective_photo_is_mirrored_and_never_turned(rose, ground):
     assert any(as_it_is)
     assert any(mirrored)
     assert all(a != b for a, b in zip(as_it_is, mirrored, strict=True))
+
+
+@pytest.mark.parametrize(("file", "heading_deg"), [("pano_0.png", 0.0), ("pano_250.png", 250.0)])
+@pytest.mark.parametrize("turn_deg", [0.0, 77.0, 300.0])
+def test_a_window_looks_where_it_is_told(rose, file, heading_deg, turn_deg):
+    query, reference = sides(rose, file, "imagery")
+    pictures = PairPictures(table(1, heading_deg), query, reference, None)
+    view = pictures.window(0, turn_deg=turn_deg, window_deg=110.0)
+    columns = np.flatnonzero(view.valid.any(axis=0))
+    assert view.valid.shape == (32, 32), "29 columns of 96"
+    bearings = bearings_in(view.pixels[16])[columns]
+    assert between(bearings, (columns + 0.5 - 16) * 360 / 96 + turn_deg).max() < 4
+    assert 100 < len(columns) * 360 / 96 <= 113
+    whole = pictures.window(0, turn_deg=0.0, window_deg=360.0)
+    np.testing.assert_array_equal(whole.pixels, pictures.query(0).pixels)
+
+
+def test_a_perspective_photo_has_no_window(rose):
+    query, reference = sides(rose, "photo.png", "imagery")
+    with pytest.raises(ConfigError, match=r"photo\.png: spans 60 degrees"):
+        PairPictures(table(1, fov_deg=60.0), query, reference, None).window(0, turn_deg=0.0, window_deg=60.0)
+
+
+def test_references_are_read_by_their_own_rows_too(rose, ramp):
+    files = tuple(str(rose.folder / name) for name in ("pano_0.png", "pano_250.png"))
+    here = np.array([HERE_DEG])
+    where = PairTable.of(
+        files[:1], ("", ""), np.array([1]), latlon_deg=here, reference_latlon_deg=np.repeat(here, 2, 0)
+    )
+    where.reference_latlon_deg[0, 0] += 30 / 110_922
+    pictures = PairPictures(where, Side(files[:1], None, GROUND), Side(("", ""), ramp, AERIAL), None)
+    np.testing.assert_allclose(square_in(pictures.gallery(0)).centre_m, [0, 30], atol=1)
+    np.testing.assert_array_equal(pictures.gallery(1).pixels, pictures.reference(0).pixels)
+
+
+def test_a_table_s_sides_are_opened_or_what_they_lack_is_named(rose):
+    photo, imagery = str(rose.folder / "photo.png"), [str(rose.folder / "rose.tif")]
+    here = {"latlon_deg": np.array([HERE_DEG]), "reference_latlon_deg": np.array([HERE_DEG])}
+
+    def opened(view, path, heading_deg=np.nan, query_imagery=(), reference_imagery=()):
+        return open_sides(
+            PairTable.of([path], [""], heading_deg=heading_deg, **here),
+            view,
+            AERIAL,
+            query_imagery=query_imagery,
+            reference_imagery=reference_imagery,
+            keys=("theirs", "ours"),
+        )
+
+    query, reference = opened(GROUND, photo, reference_imagery=imagery)
+    assert (query.imagery, query.view, reference.view) == (None, GROUND, AERIAL)
+    assert reference.imagery.native_gsd_m == pytest.approx(1.0, rel=0.01)
+    with pytest.raises(ConfigError, match="name their imagery in ours"):
+        opened(GROUND, photo)
+    with pytest.raises(ConfigError, match="name their imagery in theirs"):
+        opened(AERIAL, "", reference_imagery=imagery)
+    with pytest.raises(PairTableError, match="street photos are files"):
+        opened(GROUND, "", query_imagery=imagery, reference_imagery=imagery)
+    with pytest.raises(PairTableError, match="heading_deg"):
+        opened(PLAN, photo, reference_imagery=imagery)
+    assert opened(PLAN, photo, 20.0, reference_imagery=imagery)[0].view is PLAN
 
 
 @pytest.mark.parametrize("told", [np.nan, 180.0])

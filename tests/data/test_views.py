@@ -42,6 +42,9 @@ def panorama(width=1024, fov_deg=360.0, top_deg=90.0, bottom_deg=-90.0, heading_
     return colours_of(azimuth[None, :], elevation[:, None])
 
 
+_WHOLE = StreetPhoto(panorama(192), 360.0, True)
+
+
 def photo(width=800, height=600, fov_deg=70.0):
     """A picture of a rectilinear lens whose colours tell azimuth from its axis and elevation."""
     focal_px = width / 2 / math.tan(math.radians(fov_deg / 2))
@@ -110,6 +113,19 @@ def test_a_window_of_a_panorama_is_turned_too():
     assert view.pixels.shape == (48, 96, 3)
     assert view.valid.all()
     assert_shows_directions(view, spec, tolerance_deg=0.9)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.floats(1.0, 360.0), st.floats(-720.0, 720.0))
+def test_a_part_shown_of_a_panorama_is_that_part_of_the_whole_strip(window_deg, heading_deg):
+    whole = _WHOLE.strip(SPEC, heading_deg)
+    part = replace(_WHOLE, pose=Pose(fov_deg=window_deg)).strip(SPEC, heading_deg)
+    width, margin = part.valid.shape[1], (SPEC.width_px - part.valid.shape[1]) // 2
+    assert width == min(192, 32 * math.ceil(window_deg / 60))
+    inside = np.abs(grid_deg(SPEC, width)[0][0]) <= window_deg / 2
+    np.testing.assert_array_equal(part.valid, np.broadcast_to(inside, part.valid.shape))
+    np.testing.assert_array_equal(part.pixels[:, inside], whole.pixels[:, margin : margin + width][:, inside])
+    assert not part.pixels[:, ~inside].any()
 
 
 def test_rows_that_were_cropped_off_are_not_valid():

@@ -98,6 +98,13 @@ def test_galleries(twins, tmp_path):
         assert distance_m(table.latlon_deg, table.reference_latlon_deg[table.positive]).max() < 40
 
 
+def test_each_query_has_its_city(twins, tmp_path):
+    twins.write_vigor(tmp_path)
+    table = vigor.load(tmp_path, "cross_test")
+    assert set(table.city) == {"Chicago", "SanFrancisco"}
+    assert all(f"/{city}/" in path for city, path in zip(table.city, table.query_path, strict=True))
+
+
 def test_tiles_are_shared_between_panoramas(twins, tmp_path):
     twins.write_vigor(tmp_path, 30, 1, grid=3)
     table = vigor.load(tmp_path, "same_train")

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geoview import evaluate
 from geoview.errors import ConfigError
-from geoview.evaluate import RADII_M, RANKS, errors_m, score_places
+from geoview.evaluate import RADII_M, RANKS, errors_m, places, score_places
 from geoview.geo.sphere import destination_deg, distance_m
 from geoview.locate.localizer import Localization
 from geoview.locate.posterior import Place
@@ -86,12 +85,12 @@ def test_scores_are_those_of_the_definition(home_deg, photos, cells, block):
     truth = np.array([moved(offset) for offset, _ in photos])
     answers = [answer(*map(moved, places)) for _, places in photos]
     centres = np.array([moved(offset) for offset in cells])
-    before = evaluate._BLOCK
-    evaluate._BLOCK = block
+    before = places._BLOCK
+    places._BLOCK = block
     try:
         scores = score_places(answers, truth, centres)
     finally:
-        evaluate._BLOCK = before
+        places._BLOCK = before
     for k in RANKS:
         for radius in RADII_M:
             found = [
