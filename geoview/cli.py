@@ -17,6 +17,7 @@ import jsonargparse
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
 
 from geoview.config import (
+    BenchmarkConfig,
     BuildConfig,
     DemoConfig,
     EvaluateConfig,
@@ -145,6 +146,11 @@ def _parser() -> ArgumentParser:
     evaluate.add_argument("--config", action=ActionConfigFile, help="YAML file; flags override it")
     _add(evaluate, EvaluateConfig)
     verbs.add_subcommand("evaluate", evaluate, help=evaluate.description)
+
+    benchmark = _verb("train and score by a job file, unattended, beside what is published")
+    benchmark.add_argument("job", type=str, help="job file, such as benchmarks/jobs/cvusa.yaml")
+    _add(benchmark, BenchmarkConfig)
+    verbs.add_subcommand("benchmark", benchmark, help=benchmark.description)
 
     rendering = ArgumentParser(description="make regions up, and take street photos of them or of real places")
     verbs.add_subcommand("render", rendering, help=rendering.description)
@@ -346,6 +352,17 @@ def _evaluate(arguments: Namespace) -> int:
     return _SOME_FAILED if results["n_unreadable"] or results.get("n_without_position") else _OK
 
 
+def _benchmark(arguments: Namespace) -> int:
+    config: BenchmarkConfig = _config(BenchmarkConfig, arguments)
+    from geoview.benchmark import read_job, run_job, table
+
+    job = Path(arguments.job)
+    results = run_job(job, config)
+    if results:
+        print(table(read_job(job), results), end="")
+    return _SOME_FAILED if any(test["n_unreadable"] for test in results.get("tests", {}).values()) else _OK
+
+
 def _search_region(config: LocateConfig) -> Region | None:
     from geoview.geo.regions import Region
 
@@ -424,6 +441,7 @@ _VERBS: dict[str, Callable[[Namespace], int]] = {
     "index verify": _verify,
     "locate": _locate,
     "evaluate": _evaluate,
+    "benchmark": _benchmark,
     "render region": _render_region,
     "render photos": _render_photos,
     "render dataset": _render_dataset,

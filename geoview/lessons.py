@@ -18,7 +18,7 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from geoview.config import TrainConfig, from_mapping
+from geoview.config import TrainConfig, from_mapping, merged
 from geoview.files import write_text
 from geoview.render.region import write_region
 from geoview.render.world import TRAINING_STYLES, make_world
@@ -206,9 +206,7 @@ def last_recipe(out: Path, imagery: Sequence[Path]) -> TrainConfig:
         imagery: Where chips are cut from.
     """
     street = asdict(street_recipe(out, imagery, out / "street" / "encoder"))
-    for key, value in _read("lessons_last.yaml").items():
-        street[key] = street[key] | value if isinstance(value, dict) else value
-    return from_mapping(TrainConfig, {**street, "out": str(out / "last")})
+    return from_mapping(TrainConfig, merged(street, {**_read("lessons_last.yaml"), "out": str(out / "last")}))
 
 
 def _recipe(name: str, data: dict[str, Any], encoder: dict[str, Any], out: Path) -> TrainConfig:

@@ -13,7 +13,8 @@ from geoview.config.commands import (
     RenderPhotosConfig,
     RenderRegionConfig,
 )
-from geoview.config.mappings import differing_keys, from_mapping
+from geoview.config.jobs import BenchmarkConfig, JobConfig, PublishedConfig, ScoredConfig
+from geoview.config.mappings import differing_keys, from_mapping, merged
 from geoview.config.training import (
     AugmentConfig,
     ConditionsConfig,
@@ -27,6 +28,7 @@ from geoview.config.views import AerialView, GroundView, PlanView, Seen, ViewSpe
 __all__ = [
     "AerialView",
     "AugmentConfig",
+    "BenchmarkConfig",
     "BuildConfig",
     "ConditionsConfig",
     "DataConfig",
@@ -35,15 +37,19 @@ __all__ = [
     "EvaluateConfig",
     "GroundView",
     "InferenceConfig",
+    "JobConfig",
     "LocateConfig",
     "OptimiserConfig",
     "PlanView",
+    "PublishedConfig",
     "RenderDatasetConfig",
     "RenderPhotosConfig",
     "RenderRegionConfig",
+    "ScoredConfig",
     "Seen",
     "TrainConfig",
     "ViewSpec",
     "differing_keys",
     "from_mapping",
+    "merged",
 ]

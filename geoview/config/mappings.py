@@ -8,7 +8,7 @@ import jsonargparse
 
 from geoview.errors import ConfigError
 
-__all__ = ["differing_keys", "from_mapping"]
+__all__ = ["differing_keys", "from_mapping", "merged"]
 
 Config = TypeVar("Config")
 
@@ -37,6 +37,15 @@ def from_mapping(kind: type[Config], values: dict[str, Any]) -> Config:
             raise
         raise cause from None
     return config
+
+
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Returns nested mappings put together: what `over` says goes before what `base` says, key by key."""
+    both = {key: base[key] for key in base}
+    for key, value in over.items():
+        old = both.get(key)
+        both[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return both
 
 
 def differing_keys(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:

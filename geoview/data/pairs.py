@@ -238,14 +238,16 @@ class PairTable:
         """Parts a validation table off by blocks of about 1 km, so that near-duplicates stay on one side.
 
         Args:
-            share: Share of the blocks to hold out. Places without coordinates are blocks of their own.
+            share: Share of the blocks to hold out; above 0, it is at least one, if there are two. Places without
+                coordinates are blocks of their own.
             seed: Of the draw.
 
         Returns:
             (training, validation) tables; both keep all references.
         """
         blocks, of_row = np.unique(self.blocks(), return_inverse=True)
-        drawn = np.random.default_rng(seed).permutation(len(blocks)) < round(share * len(blocks))
+        n_drawn = min(len(blocks) - 1, max(1, round(share * len(blocks)))) if share else 0
+        drawn = np.random.default_rng(seed).permutation(len(blocks)) < n_drawn
         held_out = drawn[of_row]
         return self.take(np.flatnonzero(~held_out)), self.take(np.flatnonzero(held_out))
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from geoview.errors import ConfigError, OutputExistsError
 
-__all__ = ["check_output", "finite", "markdown"]
+__all__ = ["SHARES", "check_output", "finite", "markdown", "percent"]
 
-# Columns by the name of their figure; those that no row has are left out.
-_SHARES = {
+#: Titles of columns by the name of their figure; those that no row has are left out.
+SHARES = {
     "recall_at_1": "R@1",
     "recall_at_5": "R@5",
     "recall_at_10": "R@10",
@@ -63,16 +63,21 @@ def markdown(results: dict[str, Any]) -> str:
         rows[view + kind] = figures
         if "distractors_removed" in figures:
             rows[f"{view}{kind}, distractors removed"] = figures["distractors_removed"]
-    columns = [name for name in _SHARES if any(name in figures for figures in rows.values())]
+    columns = [name for name in SHARES if any(name in figures for figures in rows.values())]
     metres = any("median_error_m" in figures for figures in rows.values())
-    table = [["view", *(_SHARES[name] for name in columns), *(["median error, m"] if metres else [])]]
+    table = [["view", *(SHARES[name] for name in columns), *(["median error, m"] if metres else [])]]
     table.append(["---"] + ["---:"] * (len(table[0]) - 1))
     for label, figures in rows.items():
-        cells = [_percent(figures.get(name)) for name in columns]
+        cells = [percent(_hundredfold(figures.get(name))) for name in columns]
         error_m = figures.get("median_error_m")
         table.append([label, *cells, *(["-" if error_m is None else f"{error_m:.1f}"] if metres else [])])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in table)
 
 
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2f}"
+def percent(value: float | None) -> str:
+    """Returns percent as they are printed; - for None."""
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _hundredfold(share: float | None) -> float | None:
+    return None if share is None else 100 * share

@@ -81,6 +81,11 @@ def fit(config: TrainConfig) -> CrossViewEncoder:
                 f"{table.name}: {len(training)} training pairs are fewer than optimiser.batch_size "
                 f"{config.optimiser.batch_size}; lower it to at most {len(training)}"
             )
+        if config.data.validation_share and not len(validation):
+            raise TrainingError(
+                f"{table.name}: all pairs lie within one block of about 1 km, none can be held out of it; set "
+                "data.validation_share to 0"
+            )
         if first and (out / "encoder" / "geoview.json").exists():
             log.info("%s: finished already", out)
             return CrossViewEncoder.load(out / "encoder")
