@@ -406,3 +406,14 @@ def test_near_duplicates_stay_together():
 def test_another_seed_holds_out_others():
     table = spread(300, 1.0)
     assert len({table.split(0.3, seed)[1].query_path for seed in range(5)}) == 5
+
+
+@given(share=st.floats(0.01, 0.99), n_blocks=st.integers(1, 9), seed=st.integers(0, 9))
+def test_what_is_held_out_is_a_block_at_least_and_never_all(share, n_blocks, seed):
+    latlon_deg = np.stack([np.zeros(2 * n_blocks), np.repeat(np.arange(n_blocks), 2) / 10.0], axis=-1)
+    names = [f"{i}.jpg" for i in range(2 * n_blocks)]
+    training, held_out = PairTable.of(names, names, latlon_deg=latlon_deg).split(share, seed)
+    assert len(training) + len(held_out) == 2 * n_blocks
+    assert len(training) >= 2
+    assert (len(held_out) > 0) == (n_blocks > 1)
+    assert not set(training.blocks().tolist()) & set(held_out.blocks().tolist())
