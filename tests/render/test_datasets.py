@@ -29,8 +29,9 @@ from geoview.data.vigor import CITIES
 from geoview.describe import describe
 from geoview.errors import ConfigError, OutputExistsError, RenderError, StorageFullError
 from geoview.geo.sphere import distance_m
-from geoview.render import datasets
-from geoview.render.datasets import TileGrid, panorama_size, write_dataset
+from geoview.render import datasets, layouts
+from geoview.render.datasets import write_dataset
+from geoview.render.layouts import TileGrid, panorama_size
 from geoview.render.scene import Grid
 from geoview.render.shading import render
 from geoview.render.shots import PhotoKind, Stand, draw_shots
@@ -46,7 +47,7 @@ SETTINGS = {"seed": 3, "panoramas": N, "size_m": 320.0, "tile_px": 48, "panorama
 def coarse_worlds():
     """Pixels of a metre: a quarter of the time."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(datasets, "make_world", partial(make_world, gsd_m=1.0))
+        patched.setattr(layouts, "make_world", partial(make_world, gsd_m=1.0))
         yield
 
 
@@ -219,7 +220,7 @@ def test_a_satellite_picture_is_the_orthophoto_around_the_panorama(cvusa):
 
 @given(st.lists(st.tuples(st.floats(0, 99), st.floats(0, 99)), min_size=1, max_size=60), st.integers(0, 9))
 def test_blocks_are_never_parted(xy_m, seed):
-    held = datasets._held_out(xy_m, 25.0, np.random.default_rng(seed))
+    held = layouts._held_out(xy_m, 25.0, np.random.default_rng(seed))
     side = {}
     for (x, y), is_held in zip(xy_m, held, strict=True):
         assert side.setdefault((x // 25.0, y // 25.0), is_held) == is_held
@@ -306,8 +307,8 @@ def test_a_full_disk_is_told_and_the_same_call_goes_on(vigor, tmp_path, monkeypa
 def test_a_killed_run_leaves_whole_files_and_goes_on(vigor, tmp_path):
     code = (
         "from functools import partial\nfrom geoview.config import RenderDatasetConfig\n"
-        "from geoview.render import datasets\nfrom geoview.render.world import make_world\n"
-        "datasets.make_world = partial(make_world, gsd_m=1.0)\n"
+        "from geoview.render import datasets, layouts\nfrom geoview.render.world import make_world\n"
+        "layouts.make_world = partial(make_world, gsd_m=1.0)\n"
         f"datasets.write_dataset(RenderDatasetConfig(layout='vigor', out={str(tmp_path)!r}, **{SETTINGS!r}))"
     )
     running = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, env=os.environ)
@@ -354,7 +355,7 @@ def test_a_world_without_a_place_to_stand_is_named(tmp_path, monkeypatch):
     def nowhere(*_, **__):
         raise RenderError("no open ground")
 
-    monkeypatch.setattr(datasets, "draw_shots", nowhere)
+    monkeypatch.setattr(layouts, "draw_shots", nowhere)
     with pytest.raises(
         RenderError, match="european_town of seed 3: 320 m hold no place to stand; give a larger size_m"
     ):
@@ -411,7 +412,7 @@ def test_north_is_in_the_middle(tmp_path, monkeypatch, heading_deg):
     shot = draw_shots(Stand(scene, 100.0, state.roads), tmp_path, 1, view, seed=1, day=state.date)[0]
     level = replace(shot.camera, pitch_deg=0.0, roll_deg=0.0)
     monkeypatch.setattr(datasets, "finish", lambda pixels, _: pixels)
-    turned = datasets._on_columns(replace(shot, camera=replace(level, heading_deg=heading_deg)), 256)
+    turned = layouts._on_columns(replace(shot, camera=replace(level, heading_deg=heading_deg)), 256)
     # Drawn headings have two decimals; whole columns are at most half a column from them.
     turn_deg = (turned.camera.heading_deg - heading_deg + 180) % 360 - 180
     assert abs(turn_deg) <= 180 / 256 + 1e-9
