@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 import tiles
@@ -60,16 +61,33 @@ def workplace(tmp_path_factory, kit, twins):
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     (folder / "region.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
     twins.write_vigor(folder / "VIGOR")
-    (folder / "configs").symlink_to(ROOT / "configs")
+    for name in ("configs", "benchmarks"):
+        (folder / name).symlink_to(ROOT / name)
     return folder
+
+
+def in_small(words):
+    """A job with a network and a run short enough for a test; the weights it starts from are not at hand."""
+    tiny = {TINY[i].removeprefix("--"): yaml.safe_load(TINY[i + 1]) for i in range(0, len(TINY), 2)}
+    train = {}
+    for name in ("optimiser.steps", "optimiser.batch_size", "encoder.backbone", "encoder.backbone_args"):
+        part, key = name.split(".")
+        train.setdefault(part, {})[key] = tiny[name]
+    train["encoder"]["aerial"] = {"size_px": 32}
+    Path("job.yaml").write_text(yaml.safe_dump({"extends": words[1], "train": train}))
+    words[words.index("--pretrained") + 1] = "random"
+    return ["benchmark", "job.yaml", *words[2:], "--device", "cpu"]
 
 
 def test_all_commands_and_the_python_run(workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
     commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("geoview ")]
-    assert {shlex.split(c)[1] for c in commands} == {"train", "index", "locate", "evaluate", "info", "render"}
+    verbs = {shlex.split(c)[1] for c in commands}
+    assert verbs == {"train", "index", "locate", "evaluate", "benchmark", "info", "render"}
     for command in commands:
         words = shlex.split(command)[1:]
+        if words[0] == "benchmark":
+            words = in_small(words)
         code = main(words + TINY if words[0] == "train" else words)
         captured = capsys.readouterr()
         assert code == 0, f"{command}\n{captured.err}"

@@ -82,9 +82,10 @@ def fit(config: TrainConfig) -> CrossViewEncoder:
                 f"{config.optimiser.batch_size}; lower it to at most {len(training)}"
             )
         if config.data.validation_share and not len(validation):
-            raise TrainingError(
-                f"{table.name}: all pairs lie within one block of about 1 km, none can be held out of it; set "
-                "data.validation_share to 0"
+            log.warning(
+                "%s: all pairs lie within one block of about 1 km, and none can be held out for validation; the last "
+                "encoder is kept",
+                table.name,
             )
         if first and (out / "encoder" / "geoview.json").exists():
             log.info("%s: finished already", out)
