@@ -151,21 +151,23 @@ def hardness_of_batches(size: int, threads: int) -> dict[str, Any]:
     }
 
 
-def published(near: NDArray[np.int64], rng: np.random.Generator) -> list[NDArray[np.int64]]:
+def published(
+    near: NDArray[np.int64], rng: np.random.Generator, *, batch_size: int = BATCH, with_seed: int = WITH_SEED
+) -> list[NDArray[np.int64]]:
     """Batches by the rule of Sample4Geo's code: seeds at random, neighbours as long as they are free."""
-    size, half = len(near), WITH_SEED // 2
+    size, half = len(near), with_seed // 2
     free, pool, batches, batch, failed = np.ones(size, np.bool_), deque(rng.permutation(size).tolist()), [], [], 0
     while pool and failed < 1_024:
         seed = pool.popleft()
-        if not free[seed] or len(batch) == BATCH:
+        if not free[seed] or len(batch) == batch_size:
             failed += 1
             continue
         failed = 0
         chosen = np.concatenate([[seed], near[seed, :half], rng.choice(near[seed, half:], half, replace=False)])
-        chosen = chosen[free[chosen]][: BATCH - len(batch)]
+        chosen = chosen[free[chosen]][: batch_size - len(batch)]
         free[chosen] = False
         batch += chosen.tolist()
-        if len(batch) == BATCH:
+        if len(batch) == batch_size:
             batches.append(np.array(batch))
             batch = []
     return batches

@@ -121,5 +121,4 @@ def test_the_recipes_ship_with_the_package_and_are_valid(rendered, tmp_path):
     )
     assert last.augment == street.augment
     assert 1 <= last.data.blocks_per_batch < street.data.blocks_per_batch, "each part is harder than that before"
-    assert last.optimiser.learning_rate < street.optimiser.learning_rate
     assert last.optimiser.batch_size == street.optimiser.batch_size

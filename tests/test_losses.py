@@ -136,16 +136,19 @@ def gradients_of_a_process(rank, world, folder):
         torch.distributed.destroy_process_group()
 
 
-def test_two_processes_have_the_loss_and_the_gradients_of_one(tmp_path):
+@pytest.mark.parametrize("processes", [2, 3])  # three have 2, 3 and 3 of the 8 pairs
+def test_processes_have_the_loss_and_the_gradients_of_one(processes, tmp_path):
     gradients_of_a_process(0, 1, tmp_path)
-    torch.multiprocessing.start_processes(gradients_of_a_process_apart, (2, tmp_path), nprocs=2, start_method="fork")
+    torch.multiprocessing.start_processes(
+        gradients_of_a_process_apart, (processes, tmp_path), nprocs=processes, start_method="fork"
+    )
     whole = torch.load(tmp_path / "1_0.pt")
-    parts = [torch.load(tmp_path / f"2_{rank}.pt") for rank in range(2)]
+    parts = [torch.load(tmp_path / f"{processes}_{rank}.pt") for rank in range(processes)]
     for own in parts:
         torch.testing.assert_close(own[0], whole[0], rtol=0, atol=1e-5)
     # Data-parallel training takes the mean of the processes' gradients.
     for i in (1, 2):
-        torch.testing.assert_close((parts[0][i] + parts[1][i]) / 2, whole[i], rtol=0, atol=1e-5)
+        torch.testing.assert_close(sum(part[i] for part in parts) / processes, whole[i], rtol=0, atol=1e-5)
     assert (parts[0][1] - parts[1][1]).abs().max() > 1e-3, "each has its own rows' part"
 
 

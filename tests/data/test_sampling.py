@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
-from geoview.data.sampling import BlockBatches, HardBatches, ShuffledBatches
+from geoview.data.sampling import BlockBatches, HardBatches, Share, ShuffledBatches
 
 
 def batches(n_pairs, batch_size, first_step, last_step, seed=0):
@@ -45,6 +45,19 @@ def test_no_pair_meets_itself_and_every_row_is_keyed_by_its_step(size, first):
     for step, batch in enumerate(drawn, start=first):
         assert {s for s, _ in batch} == {step}
         assert len({row for _, row in batch}) == len(batch)
+
+
+@given(sizes, st.integers(1, 5), st.integers(0, 20))
+@settings(deadline=None)
+def test_processes_read_together_what_one_would_read_alone(size, processes, first):
+    whole = ShuffledBatches(*size, seed=1, first_step=first, last_step=first + 5)
+    shares = [list(Share(whole, rank, processes)) for rank in range(processes)]
+    assert all(len(share) == len(Share(whole, 0, processes)) == 5 for share in shares)
+    for step, batch in enumerate(whole):
+        parts = [share[step] for share in shares]
+        assert sorted(pair for part in parts for pair in part) == sorted(batch)
+        lengths = [len(part) for part in parts]
+        assert max(lengths) - min(lengths) <= 1
 
 
 def test_epochs_and_seeds_differ():
