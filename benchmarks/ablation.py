@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import numpy as np
@@ -77,15 +77,19 @@ class Arm:
         alike_from_the_start: Likeness of the starting weights instead of neighbours on the ground before the first
             mining.
         fervers: Loss and mining of Fervers et al.
+        head: Of the encoder.
+        shared: Whether both views have the same weights.
         trained: Whether it is trained at all.
     """
 
     what: str
-    mining: str = "none"
+    mining: Literal["none", "gps", "similarity"] = "none"
     published_sampler: bool = False
     in_degrees: bool = False
     alike_from_the_start: bool = False
     fervers: bool = False
+    head: Literal["mean", "attention"] = "mean"
+    shared: bool = True
     trained: bool = True
 
 
@@ -99,6 +103,8 @@ ARMS = {
     "both": Arm("ground, then similarity, published sampler", "similarity", True),
     "both_kept": Arm("ground, then similarity, hardness kept (geoview)", "similarity"),
     "fervers": Arm("decoupled loss and clusters of Fervers et al.", fervers=True),
+    "attention": Arm("as both_kept, with an attention head", "similarity", head="attention"),
+    "own_weights": Arm("as both_kept, weights of their own for street photos", "similarity", shared=False),
     "untrained": Arm("a frozen untrained backbone", trained=False),
 }
 
@@ -297,7 +303,7 @@ def training(
             str(root),
             SETTINGS[setting][0],
             validation_share=0.1,
-            mining=arm.mining,  # type: ignore[arg-type]
+            mining=arm.mining,
             mine_every_epochs=MINE_EVERY,
             neighbours=NEIGHBOURS,
             neighbours_a_seed=WITH_SEED,
@@ -306,6 +312,8 @@ def training(
             "convnext_atto",
             pretrained=start,
             colour="picture",
+            head=arm.head,
+            shared=arm.shared,
             ground=GroundView(256, 64, 360, 90),
             aerial=AerialView(96, 0.75),
         ),

@@ -142,7 +142,7 @@ class CrossViewEncoder(nn.Module):
                 beside = path.with_name(_WEIGHTS[name])
                 if name == "backbone" or (name == "ground_backbone" and not beside.exists()):
                     _load_backbone(part, state, encoder.architecture, source=config.pretrained)
-                elif beside.exists():
+                elif name == "ground_backbone" or encoder._has_the_head_of(path.with_name("geoview.json")):
                     _load(part, load_file(beside), encoder.architecture, source=str(beside))
             scale = logit_scale(state)
             if scale is not None:
@@ -294,6 +294,11 @@ class CrossViewEncoder(nn.Module):
             raise EncoderError(f"{folder}: weights or views are not those that were saved (fingerprint); copy it anew")
         encoder.notes = extras
         return encoder.eval()
+
+    def _has_the_head_of(self, path: Path) -> bool:
+        """Tells whether an encoder folder has a head of the same form; another's weights mean nothing to it."""
+        form = _read_json(path) if path.exists() else {}
+        return all(form.get(name) == self._form[name] for name in ("head", "head_size"))
 
     def _parts(self) -> dict[str, nn.Module]:
         """The parts that have weights, by the names of `_WEIGHTS`."""

@@ -73,7 +73,8 @@ def fit(config: TrainConfig) -> CrossViewEncoder:
     """
     out, first = Path(config.out), is_first_process()
     with full_disk_told(out), exclusive(out) if first else nullcontext():
-        _refuse_another_run(out, config)
+        if first:
+            _refuse_another_run(out, config)
         table = _table(config.data)
         training, validation = table.split(config.data.validation_share, config.seed)
         if config.optimiser.steps and len(training) < config.optimiser.batch_size:

@@ -168,6 +168,12 @@ def test_training_starts_from_all_parts_of_a_folder_and_from_a_plain_backbone(tm
         )
 
     assert begun("whole").fingerprint() == start.fingerprint()
+    # A head of another form has nothing to give, and is no hindrance.
+    for other in ({"head": "attention", "head_size": 4}, {"head": "grid", "head_size": 8}, {}):
+        weights = str(tmp_path / "whole" / "model.safetensors")
+        other_form = EncoderConfig("convnext_atto", TINY, weights, aerial=AerialView(96, 0.6), **other)
+        state = CrossViewEncoder.from_config(other_form).backbone.state_dict()
+        assert all(torch.equal(value, state[key]) for key, value in start.backbone.state_dict().items())
     plain = begun("plain")
     for own in (plain.backbone, plain.ground_backbone):
         state = encoder(4).backbone.state_dict()
