@@ -486,6 +486,25 @@ def test_two_processes_end_with_the_weights_of_one(config, tmp_path):
     assert float(rows[0][-1]["loss"]) == pytest.approx(float(rows[1][-1]["loss"]), abs=1e-3)
 
 
+def test_processes_mine_and_validate_once(shared, tmp_path):
+    # Twelve panoramas in three blocks, of which one is held out.
+    data = replace(shared.data, mining="similarity", mine_every_epochs=1, neighbours=3)
+    whole = plain(replace(shared, data=data), steps=4)
+    parted = replace(whole, out=str(tmp_path / "two"), processes=2)
+    fit(whole)
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(asdict(parted)))
+    command = [sys.executable, "-m", "geoview", "train", "--config", str(tmp_path / "two.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert close(weights(whole), weights(parted))
+    runs = [Path(each.out) for each in (whole, parted)]
+    names = [sorted(path.name for path in (run / "neighbours").iterdir()) for run in runs]
+    assert names[0] == names[1]
+    figures = [CrossViewEncoder.load(run / "encoder").notes["metrics"] for run in runs]
+    assert figures[0] == figures[1]
+    assert figures[0]["validation_pairs"] == 4
+
+
 def test_the_running_mean_of_the_weights_is_kept(config, tmp_path):
     last = plain(config, steps=4)
     mean = replace(plain(config, steps=4, ema_decay=0.5), out=str(tmp_path / "mean"))
