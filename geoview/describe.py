@@ -73,6 +73,7 @@ def _encoder(path: Path) -> dict[str, Any]:
     return {
         "kind": "encoder",
         "backbone": encoder.architecture,
+        **encoder.form,
         "dim": encoder.dim,
         "parameters": sum(p.numel() for p in encoder.parameters()),
         "fingerprint": encoder.fingerprint(),

@@ -47,6 +47,7 @@ class CrossViewEncoder(nn.Module):
         head: What makes a vector of the features, where it is not their mean.
         ground: Geometry of a street photo as the encoder sees it.
         aerial: Geometry of a chip as the encoder sees it.
+        form: `head`, `head_size` and `shared`, as `EncoderConfig` has them.
         notes: What `geoview.json` tells besides the views: logit scale, training data, metrics.
     """
 
@@ -101,7 +102,7 @@ class CrossViewEncoder(nn.Module):
         self.architecture = backbone
         self.backbone_args = args
         self.colour = colour
-        self._form = {"head": head, "head_size": head_size, "shared": shared}
+        self.form: dict[str, Any] = {"head": head, "head_size": head_size, "shared": shared}
         self.ground = ground
         self.aerial = aerial
         self.notes: dict[str, Any] = dict(notes or {})
@@ -232,7 +233,7 @@ class CrossViewEncoder(nn.Module):
             {
                 "format_version": FORMAT_VERSION,
                 "colour": self.colour,
-                **self._form,
+                **self.form,
                 "views": {"ground": asdict(self.ground), "aerial": asdict(self.aerial)},
                 "fingerprint": self.fingerprint(),
                 **self.notes,
@@ -298,7 +299,7 @@ class CrossViewEncoder(nn.Module):
     def _has_the_head_of(self, path: Path) -> bool:
         """Tells whether an encoder folder has a head of the same form; another's weights mean nothing to it."""
         form = _read_json(path) if path.exists() else {}
-        return all(form.get(name) == self._form[name] for name in ("head", "head_size"))
+        return all(form.get(name) == self.form[name] for name in ("head", "head_size"))
 
     def _parts(self) -> dict[str, nn.Module]:
         """The parts that have weights, by the names of `_WEIGHTS`."""
@@ -306,13 +307,13 @@ class CrossViewEncoder(nn.Module):
         return {name: part for name, part in parts.items() if part is not None}
 
     def _identity(self) -> dict[str, Any]:
-        plain = self._form["head"] == "mean" and self._form["shared"]
+        plain = self.form["head"] == "mean" and self.form["shared"]
         return {
             "architecture": self.architecture,
             "backbone_args": self.backbone_args,
             "colour": self.colour,
             # Encoders from before there were other forms keep their fingerprints.
-            **({} if plain else self._form),
+            **({} if plain else self.form),
             "views": [asdict(self.ground), asdict(self.aerial)],
             **{name: [round(v * 255, 3) for v in values] for name, values in self._scaling.items()},
         }
