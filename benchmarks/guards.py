@@ -44,6 +44,7 @@ def random_weights(encoder: Path, work: Path) -> Path:
         aerial=trained.aerial,
         backbone_args=trained.backbone_args,
         colour=trained.colour,
+        **trained.form,
     )
     return fresh.save(work / f"untrained_{fresh.fingerprint()}", overwrite=True)
 
