@@ -8,8 +8,8 @@ It starts from the weights that `benchmarks/naip.py` trains on the same city fro
     python benchmarks/naip.py --data ../shared/data/naip --work runs/naip --seeds 0
     python benchmarks/encoder.py --naip ../shared/data/naip --start runs/naip/train_riverside_0_1200/encoder --threads 3
 
-About an hour and a half on four cores; a run that was cut off goes on. What the encoder can do is for
-`benchmarks/rendered.py` to tell.
+About two and a half hours on four cores with nothing beside; a run that was cut off goes on. What the encoder can do
+is for `benchmarks/rendered.py` to tell. The model card says how the shipped one came about, step by step.
 """
 
 from __future__ import annotations

@@ -396,11 +396,11 @@ def test_memory_does_not_grow_with_the_region(tmp_path, encoder_folder, ortho, k
     ahead, embedded = [], 0
     forward = encoder.forward
 
-    def counted(pixels, valid):
+    def counted(pixels, valid, *, seen):
         nonlocal embedded
         ahead.append(source.chips - embedded)
         embedded += len(pixels)
-        return forward(pixels, valid)
+        return forward(pixels, valid, seen=seen)
 
     monkeypatch.setattr(encoder, "forward", counted)
     index = build_index(encoder, source, Region.disc(kit.CENTRE_DEG, 350.0), tmp_path / "index", config)

@@ -288,7 +288,9 @@ def test_batches_are_filled_across_shapes(tmp_path, index, monkeypatch):
     paths = [photo(tmp_path / f"{i}.jpg", [(120, 90), (256, 128)][i % 2], seed=i) for i in range(6)]
     localizer = Localizer(index, InferenceConfig(batch_size=6, device="cpu"))
     sizes, forward = [], localizer.encoder.forward
-    monkeypatch.setattr(localizer.encoder, "forward", lambda p, v: sizes.append(len(p)) or forward(p, v))
+    monkeypatch.setattr(
+        localizer.encoder, "forward", lambda p, v, **seen: sizes.append(len(p)) or forward(p, v, **seen)
+    )
     assert all(a.status == "ok" for a in localizer.locate(paths))
     assert sizes == [3, 3]
 

@@ -179,7 +179,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(config
 def test_no_steps_write_the_pretrained_weights_as_they_are(config, tmp_path):
     torch.manual_seed(3)
     published = CrossViewEncoder("convnext_atto", ground=GroundView(), aerial=AerialView(), backbone_args=TINY)
-    state = {f"model.{k}": v for k, v in published.backbone.state_dict().items()}
+    state = {f"model.{k}": v.contiguous() for k, v in published.backbone.state_dict().items()}
     save_file({**state, "logit_scale": torch.tensor(3.5)}, tmp_path / "weights.safetensors")
     encoder = fit(
         replace(
@@ -450,7 +450,7 @@ def test_micro_batches_have_the_gradient_of_the_whole(config, tmp_path, drop_pat
         if drop_path_rate:
             # What is dropped is drawn once: the second time through the network drops the same.
             torch.manual_seed(5)
-        embeddings = task._embedded(pixels, valid)
+        embeddings = task._embedded(pixels, valid, "aerial")
         (embeddings * torch.linspace(-1, 1, embeddings.numel()).view_as(embeddings)).sum().backward()
         gradients[size] = {name: p.grad for name, p in encoder.named_parameters()}
         assert torch.isfinite(embeddings).all()
