@@ -99,9 +99,8 @@ def main() -> None:
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     known = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
-    arguments.out.write_text(
-        json.dumps({**known, f"{arguments.backbone}, {report['device']}": report}, indent=2) + "\n"
-    )
+    known[f"{arguments.backbone}, {report['device']}, loader processes: {arguments.workers}"] = report
+    arguments.out.write_text(json.dumps(known, indent=2) + "\n")
     print(json.dumps(report, indent=2))
 
 

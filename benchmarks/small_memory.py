@@ -15,6 +15,7 @@ import os
 import resource
 import shutil
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from multiprocessing import get_context
@@ -57,8 +58,9 @@ def main() -> None:
     for size in PARTS:
         runs = []
         for seed in range(arguments.seeds):
-            with get_context("spawn").Pool(1) as pool:
-                runs.append(pool.apply(run, (root, size, seed, arguments)))
+            # A process of its own for each peak of memory, which may have loaders of its own.
+            with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+                runs.append(pool.submit(run, root, size, seed, arguments).result())
         recalls = [each["recall_at_1"] for each in runs]
         found["whole" if size is None else f"parts_of_{size}"] = {
             "recall_at_1": {"mean": round(float(np.mean(recalls)), 4), "spread": round(float(np.std(recalls)), 4)},
