@@ -28,6 +28,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from cities import cities
 from machine import cpu_model
 from miners import published
 from numpy.typing import NDArray
@@ -42,7 +43,6 @@ from geoview.config import (
     GroundView,
     InferenceConfig,
     OptimiserConfig,
-    RenderDatasetConfig,
     TrainConfig,
 )
 from geoview.data.datasets import load
@@ -53,7 +53,6 @@ from geoview.evaluate.dataset import evaluate_dataset
 from geoview.evaluate.protocols import open_table
 from geoview.geo.sphere import distance_m
 from geoview.models.encoder import CrossViewEncoder, find_encoder
-from geoview.render.datasets import write_dataset
 from geoview.training import fit as fitting
 from geoview.training import task as tasks
 from geoview.training.neighbours import Neighbours
@@ -122,12 +121,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "ablation.json")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    root = arguments.work / "cities"
-    write_dataset(
-        RenderDatasetConfig(
-            "vigor", str(root), panoramas=arguments.panoramas, size_m=arguments.size_m, num_workers=os.cpu_count() or 1
-        )
-    )
+    root = cities(arguments.work / "cities", panoramas=arguments.panoramas, size_m=arguments.size_m)
     pace = Pace.measured(root, arguments)
     log = arguments.work / "runs.jsonl"
     report: dict[str, Any] = {
@@ -181,7 +175,7 @@ class Pace:
             encoder = fitting.fit(config)
         step_s = float(np.median(np.diff(marks[5:])))
         table = load("vigor", root, "same_train")
-        pictures = fitting._pictures(table, config, augmented=False)
+        pictures = fitting.pictures_of(table, config, augmented=False)
         seconds = []
         for made in (lambda: neighbours(pictures, config, encoder), lambda: clusters(pictures, config, encoder, 0)):
             start = time.perf_counter()

@@ -20,13 +20,13 @@ import lightning
 import numpy as np
 import torch
 from ablation import ARMS, training
+from cities import cities
 from machine import cpu_model
 
-from geoview.config import AerialView, EncoderConfig, GroundView, RenderDatasetConfig
+from geoview.config import AerialView, EncoderConfig, GroundView
 from geoview.data.datasets import load
 from geoview.embed import resolve_device, resolve_precision
 from geoview.models.encoder import CrossViewEncoder
-from geoview.render.datasets import write_dataset
 from geoview.training import fit as fitting
 from geoview.training.task import ContrastiveTask
 
@@ -45,17 +45,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "loader.json")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    root = arguments.work / "full_size"
-    write_dataset(
-        RenderDatasetConfig(
-            "vigor",
-            str(root),
-            panoramas=arguments.panoramas,
-            size_m=500.0,
-            tile_px=640,
-            panorama_px=2048,
-            num_workers=os.cpu_count() or 1,
-        )
+    root = cities(
+        arguments.work / "full_size", panoramas=arguments.panoramas, size_m=500.0, tile_px=640, panorama_px=2048
     )
     arguments.work.joinpath("loader").mkdir(exist_ok=True)
     config = training(root, "same_area", ARMS["random"], arguments.work / "loader", arguments.steps, 1e-3, 0, arguments)
@@ -72,7 +63,7 @@ def main() -> None:
     )
     task = ContrastiveTask(
         CrossViewEncoder.from_config(config.encoder),
-        fitting._pictures(load("vigor", root, "same_train"), config, augmented=True),
+        fitting.pictures_of(load("vigor", root, "same_train"), config, augmented=True),
         config,
     )
     device = resolve_device(arguments.device)

@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 import torch
 from ablation import ARMS, training
+from cities import cities
 from machine import cpu_model
 
-from geoview.config import EvaluateConfig, RenderDatasetConfig
+from geoview.config import EvaluateConfig
 from geoview.evaluate.dataset import evaluate_dataset
 from geoview.evaluate.protocols import open_table
-from geoview.render.datasets import write_dataset
 from geoview.training import task as tasks
 from geoview.training.fit import fit
 
@@ -48,12 +48,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "small_memory.json")
     arguments = parser.parse_args()
-    root = arguments.work / "cities"
-    write_dataset(
-        RenderDatasetConfig(
-            "vigor", str(root), panoramas=arguments.panoramas, size_m=arguments.size_m, num_workers=os.cpu_count() or 1
-        )
-    )
+    root = cities(arguments.work / "cities", panoramas=arguments.panoramas, size_m=arguments.size_m)
     found: dict[str, Any] = {}
     for size in PARTS:
         runs = []

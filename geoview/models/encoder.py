@@ -97,8 +97,6 @@ class CrossViewEncoder(nn.Module):
         self.head = None if head == "mean" else make_head(head, cast(int, self.backbone.num_features), head_size)
         if self.head is not None:
             _check_map(self.backbone, backbone)
-        # Convolutions over few channels are half as fast again with channels last, on CPUs as on GPUs.
-        self.to(memory_format=torch.channels_last)
         self.architecture = backbone
         self.backbone_args = args
         self.colour = colour
@@ -142,7 +140,7 @@ class CrossViewEncoder(nn.Module):
                 # A folder of geoview has a file a part; of other weights, and of a head they never had, there is less.
                 beside = path.with_name(_WEIGHTS[name])
                 if name == "backbone" or (name == "ground_backbone" and not beside.exists()):
-                    _load_backbone(part, state, encoder.architecture, source=config.pretrained)
+                    _load(part, backbone_state(state), encoder.architecture, source=config.pretrained)
                 elif name == "ground_backbone" or encoder._has_the_head_of(path.with_name("geoview.json")):
                     _load(part, load_file(beside), encoder.architecture, source=str(beside))
             scale = logit_scale(state)
@@ -169,7 +167,7 @@ class CrossViewEncoder(nn.Module):
         x = pixels.to(self.mean.dtype)
         inside = torch.ones_like(x[:, :1]) if valid is None else valid.unsqueeze(1).to(x.dtype)
         x = _by_picture(x, inside) if self.colour == "picture" else (x - self.mean) / self.std
-        x = (x * inside).contiguous(memory_format=torch.channels_last)
+        x = x * inside
         backbone = self.backbone if self.ground_backbone is None or seen == "aerial" else self.ground_backbone
         features = backbone(x) if self.head is None else self.head(_features(backbone, x), inside)
         # Norms and inner products in float32 whatever the network ran in: bfloat16 has 8 bits of mantissa.
@@ -348,10 +346,6 @@ def _check_map(backbone: nn.Module, name: str) -> None:
         raise EncoderError(
             f"encoder.head: timm's {name} makes no map of features for a head to look at; leave encoder.head out"
         )
-
-
-def _load_backbone(part: nn.Module, state: Mapping[str, Tensor], architecture: str, *, source: str) -> None:
-    _load(part, backbone_state(state), architecture, source=source)
 
 
 def _load(part: nn.Module, found: Mapping[str, Tensor], architecture: str, *, source: str) -> None:

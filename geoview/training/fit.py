@@ -30,7 +30,7 @@ from geoview.training.record import Record
 from geoview.training.selection import BestEncoder, search_held_out
 from geoview.training.task import UNREADABLE, ContrastiveTask
 
-__all__ = ["fit", "is_first_process"]
+__all__ = ["fit", "is_first_process", "pictures_of"]
 
 log = logging.getLogger(__name__)
 
@@ -93,8 +93,8 @@ def fit(config: TrainConfig) -> CrossViewEncoder:
             return CrossViewEncoder.load(out / "encoder")
         torch.manual_seed(config.seed)
         encoder = CrossViewEncoder.from_config(config.encoder)
-        task = ContrastiveTask(encoder, _pictures(training, config, augmented=True), config)
-        held_out = _pictures(validation, config, augmented=False)
+        task = ContrastiveTask(encoder, pictures_of(training, config, augmented=True), config)
+        held_out = pictures_of(validation, config, augmented=False)
         # Not before all of it has proved usable: a mistake must not bind the folder.
         if first:
             with write_text(out / "config.yaml") as file:
@@ -159,7 +159,18 @@ def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
-def _pictures(table: PairTable, config: TrainConfig, *, augmented: bool) -> PairPictures:
+def pictures_of(table: PairTable, config: TrainConfig, *, augmented: bool) -> PairPictures:
+    """Returns the pictures of pairs as a run reads them.
+
+    Args:
+        table: The pairs.
+        config: Of the run.
+        augmented: As they are trained on; else nothing is drawn.
+
+    Raises:
+        ConfigError: The augmentation is not for such pairs, or a side has neither files nor imagery.
+        PairTableError: A street photo lacks its file or, for plans, its heading.
+    """
     crops = config.augment.crop_min_share < 1 or config.augment.crop_rotation_deg > 0
     shown = tuple(table.reference_path[i] for i in np.unique(table.positive))
     if crops and (any(table.query_path) or any(shown)):
