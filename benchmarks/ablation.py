@@ -7,7 +7,8 @@ cross area. Each arm has the same time: steps are as many as fit into the budget
 its mining takes; both are measured before, in the same process. Each arm has a sweep of learning rates of its own,
 chosen on held-out training pairs, and the seeds then run at the best. The spread is the seeds' standard deviation.
 
-Runs are kept in DIR/runs.jsonl: the same call goes on with what is missing. Nothing else should run on the machine.
+Runs are kept in DIR/runs.jsonl: the same call goes on with what is missing. As steps are counted before, several calls
+with different --arms may run at once when the first has measured the pace; a last call with all arms then collects.
 """
 
 from __future__ import annotations
@@ -249,7 +250,7 @@ def run(
     train_split, test_split = SETTINGS[setting]
     table = load("vigor", root, train_split)
     steps = pace.steps(arm, round(0.9 * len(table)), arguments.budget_s) if arm.trained else 0
-    folder = arguments.work / "run"
+    folder = arguments.work / "run" / name
     shutil.rmtree(folder, ignore_errors=True)
     config = training(root, setting, arm, folder, steps, rate, seed, arguments)
     start = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -90,12 +91,20 @@ def _run(path: Path) -> dict[str, Any]:
 
 
 def _dataset(path: Path, dataset: Dataset) -> dict[str, Any]:
+    plan = path / "dataset.json"  # of `geoview render dataset`
+    made_up = json.loads(plan.read_text(encoding="utf-8"))["about"] if plan.exists() else None
     return {
         "kind": "data set",
         "name": dataset.name,
-        "page": dataset.page,
+        **({"page": dataset.page} if made_up is None else {"made_up": made_up}),
         "splits": [
-            {"split": split, "labels": labels, **_split(path, dataset, split, labels)}
+            {
+                "split": split,
+                "labels": labels,
+                **_split(path, dataset, split, labels),
+                # Nobody has published how many pictures a made-up set has.
+                **(_published(dataset, split) if made_up is None else {}),
+            }
             for labels in dataset.loaders
             for split in dataset.splits
         ],
@@ -103,14 +112,17 @@ def _dataset(path: Path, dataset: Dataset) -> dict[str, Any]:
 
 
 def _split(path: Path, dataset: Dataset, split: str, labels: str) -> dict[str, Any]:
-    """What is there of a split beside what is published; what is not there is told, and no failure."""
-    published = dataset.splits[split]
-    counts = {"published_queries": published.queries, "published_references": published.references}
+    """What is there of a split; what is not there is told, and no failure."""
     try:
         table = load(dataset.name, path, split, labels=labels)
     except DatasetError as error:
-        return {**counts, "error": str(error)}
-    return {"queries": len(table), "references": len(table.reference_path), **counts}
+        return {"error": str(error)}
+    return {"queries": len(table), "references": len(table.reference_path)}
+
+
+def _published(dataset: Dataset, split: str) -> dict[str, int | None]:
+    counts = dataset.splits[split]
+    return {"published_queries": counts.queries, "published_references": counts.references}
 
 
 def _photo(path: Path) -> dict[str, Any]:

@@ -33,3 +33,13 @@ def test_both_sets_of_labels_are_told(twins, tmp_path):
     assert len(rows) == 8
     assert rows["original", "same_test"]["references"] == 64
     assert "SliceMatch" in rows["corrected", "same_test"]["error"]
+
+
+def test_made_up_sets_are_not_held_against_what_is_published(twins, tmp_path):
+    twins.write_vigor(tmp_path)
+    (tmp_path / "dataset.json").write_text(json.dumps({"about": "made-up cities"}))
+    told = describe(tmp_path)
+    assert told["made_up"] == "made-up cities"
+    assert "page" not in told
+    assert not any(key.startswith("published") for row in told["splits"] for key in row)
+    assert next(row for row in told["splits"] if row["split"] == "same_test")["references"] == 64

@@ -19,8 +19,9 @@ class EncoderConfig:
     Attributes:
         backbone: Name of any timm model.
         backbone_args: Arguments for that timm model, such as `drop_path_rate`.
-        pretrained: Weights to start from: safetensors, or a state dict that holds tensors only; those of an encoder
-            folder bring its head, if that is of the same form. Without it, training starts from random weights.
+        pretrained: Weights to start from: an encoder folder, safetensors, or a state dict that holds tensors only; an
+            encoder folder brings its head, if that is of the same form. Without it, training starts from random
+            weights.
         colour: What pictures are scaled by: `dataset`, the mean and deviation of ImageNet, or `picture`, those of each
             picture, which takes out much of what sensor, light and season do.
         head: What makes the embedding of the network's features: their `mean`, what is where in a `grid` of three by

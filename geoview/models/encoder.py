@@ -134,7 +134,8 @@ class CrossViewEncoder(nn.Module):
             shared=config.shared,
         )
         if config.pretrained is not None:
-            path = Path(config.pretrained)
+            given = Path(config.pretrained)
+            path = given / _WEIGHTS["backbone"] if given.is_dir() else given
             state = read_state_dict(path)
             for name, part in encoder._parts().items():
                 # A folder of geoview has a file a part; of other weights, and of a head they never had, there is less.

@@ -161,13 +161,13 @@ def test_training_starts_from_all_parts_of_a_folder_and_from_a_plain_backbone(tm
     start.save(tmp_path / "whole")
     encoder(4).save(tmp_path / "plain")
 
-    def begun(folder):
-        weights = str(tmp_path / folder / "model.safetensors")
+    def begun(weights):
+        weights = str(tmp_path / weights)
         return CrossViewEncoder.from_config(
             EncoderConfig("convnext_atto", TINY, weights, plan=PlanView(), aerial=AerialView(96, 0.6), **form)
         )
 
-    assert begun("whole").fingerprint() == start.fingerprint()
+    assert begun("whole").fingerprint() == begun("whole/model.safetensors").fingerprint() == start.fingerprint()
     # A head of another form has nothing to give, and is no hindrance.
     for other in ({"head": "attention", "head_size": 4}, {"head": "grid", "head_size": 8}, {}):
         weights = str(tmp_path / "whole" / "model.safetensors")
