@@ -60,7 +60,7 @@ from geoview.training import task as tasks
 from geoview.training.neighbours import Neighbours
 
 SETTINGS = {"same_area": ("same_train", "same_test"), "cross_area": ("cross_train", "cross_test")}
-RATES = (3e-4, 1e-3, 3e-3)
+RATES = (1e-3, 3e-3, 1e-2)
 # Small, so that seventy trainings are a matter of hours on four cores.
 GROUND, AERIAL = GroundView(160, 32, 360, 72), AerialView(64, 1.1)
 BATCH, NEIGHBOURS, WITH_SEED, MINE_EVERY = 64, 64, 32, 4
@@ -231,7 +231,7 @@ def scored(name: str, root: Path, pace: Pace, arguments: argparse.Namespace, log
                     else None,
                     "seeds": [round(each[figure], 4) for each in seeds],
                 }
-                for figure in ("recall_at_1", "hit_rate")
+                for figure in ("recall_at_1", "recall_at_10", "hit_rate")
             },
         }
     return found
