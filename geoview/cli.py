@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _OK, _SOME_FAILED, _BAD_USAGE = 0, 1, 2
-_SWITCHES = ("as_published", "overwrite", "train", "turned")
+_SWITCHES = ("as_published", "checked", "overwrite", "train", "turned")
 _METAVARS = {"at": "LAT,LON", "fov_deg": "DEG"}  # of lists that are not of paths
 
 
@@ -129,6 +129,7 @@ def _parser() -> ArgumentParser:
     for name, help_ in (
         ("info", "tell what an index holds, as JSON"),
         ("verify", "read everything and compare it with what was written"),
+        ("vacuum", "remove what has been replaced and nobody reads any more"),
     ):
         step = _verb(help_)
         step.add_argument("index", type=str, help="index folder")
@@ -280,6 +281,14 @@ def _verify(arguments: Namespace) -> int:
     return _OK
 
 
+def _vacuum(arguments: Namespace) -> int:
+    from geoview.index.upkeep import vacuum
+
+    folders, size_bytes = vacuum(arguments.index)
+    print(json.dumps({"index": arguments.index, "removed_folders": folders, "removed_bytes": size_bytes}))
+    return _OK
+
+
 def _locate(arguments: Namespace) -> int:
     config: LocateConfig = _config(LocateConfig, arguments)
     from geoview.locate import candidates
@@ -292,7 +301,7 @@ def _locate(arguments: Namespace) -> int:
     from geoview.locate.localizer import Localizer, PhotoView
 
     queries = find_queries(arguments.photos)
-    index = CellIndex.open(config.index)
+    index = CellIndex.open(config.index, checked=config.checked)
     around_own = config.radius_m if config.near == "exif" else None
     answers = Localizer(index, config).locate(
         queries,
@@ -439,6 +448,7 @@ _VERBS: dict[str, Callable[[Namespace], int]] = {
     "index build": _build,
     "index info": _info_index,
     "index verify": _verify,
+    "index vacuum": _vacuum,
     "locate": _locate,
     "evaluate": _evaluate,
     "benchmark": _benchmark,

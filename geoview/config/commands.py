@@ -85,6 +85,7 @@ class LocateConfig(InferenceConfig):
         gsd_m: Metres per pixel of aerial photos; a GeoTIFF brings its own.
         out: File to write, by suffix: .csv, .geojson or .html. Without it, CSV goes to standard output.
         imagery: Imagery for the chips and the map of an HTML answer; without it, the one that the index was built from.
+        checked: Compare every code that is read with its checksum: slower, and never an answer from a damaged file.
         overwrite: Replace `out` if it is there already.
     """
 
@@ -98,6 +99,7 @@ class LocateConfig(InferenceConfig):
     gsd_m: float | None = None
     out: str | None = None
     imagery: list[str] = field(default_factory=list)
+    checked: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:

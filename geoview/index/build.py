@@ -113,9 +113,9 @@ class _Build:
             geoview=version("geoview"),
         )
         store.commit(self.out, manifest)
+        store.sweep(self.out)
         store.remove_journal(self.out)
-        store.remove_unnamed(self.out, manifest)
-        return CellIndex(self.out, manifest)
+        return CellIndex.open(self.out)
 
     def _claim(self, fingerprint: str) -> None:
         """Writes what is being built, or checks that the unfinished build there is the same."""
@@ -174,7 +174,7 @@ class _Build:
             self._block(ids[start : start + _BLOCK_CELLS], journal / f"{start:06d}.npz", bar)
             for start in range(0, len(ids), _BLOCK_CELLS)
         ]
-        entry = store.write_shard(self.out, token, store.Rows.concatenate(parts))
+        entry = store.write_rows(self.out, token, store.Rows.concatenate(parts))
         write_json(done, asdict(entry))
         remove_folder(journal)
         return entry

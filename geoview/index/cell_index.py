@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +15,15 @@ from geoview.errors import EncoderMismatchError, IndexCorruptError, RegionError
 from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.index import store
+from geoview.index.shards import Shard
 from geoview.models.encoder import CrossViewEncoder
 from geoview.topk import top_k
 
 __all__ = ["CellIndex", "Hits"]
 
-# Rows read at once: 16,384 x 1,024 in half precision are 32 MB.
+# Rows taken at once: 16,384 x 1,024 in half precision are 32 MB.
 _READ_ROWS = 16_384
 _NO_CELLS = np.empty(0, np.uint64)
-# Rows that are read and not used, where that saves a read.
-_MAX_GAP_ROWS = 1024
 # Codes are rounded to half precision: a unit vector's norm may be off by this much.
 _NORM_TOLERANCE = 2e-3
 
@@ -47,29 +46,43 @@ class Hits:
 class CellIndex:
     """Codes of S2 cells, in S2 order over all shards.
 
+    It reads the commit that it was opened with, whatever is committed later, and holds it until it is closed.
+
     Attributes:
         path: Index folder.
-        manifest: The generation that this object reads.
+        manifest: What it reads.
     """
 
-    def __init__(self, path: Path, manifest: store.Manifest) -> None:
-        self.path = path
-        self.manifest = manifest
-        self._first_row = np.cumsum([0, *(s.rows for s in manifest.shards)])
+    def __init__(self, path: Path, commit: store.Commit, *, checked: bool) -> None:
+        self.path, self.manifest = path, commit.manifest
+        self._commit, self._checked = commit, checked
+        self._first_row = np.cumsum([0, *(s.rows for s in self.manifest.shards)])
+        self._shards: dict[int, Shard] = {}
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
+    def open(cls, path: str | Path, *, checked: bool = False) -> Self:
         """Opens an index folder; reads the manifest and nothing else.
 
         Args:
             path: Index folder.
+            checked: Compare codes with their checksums, too, when they are first read; cells always are.
 
         Raises:
             IndexNotFoundError: It is no index, or its build is not finished.
-            IndexVersionError: It was written in a newer format.
+            IndexVersionError: It was written in another format.
             IndexCorruptError: Its manifest cannot be read.
         """
-        return cls(Path(path), store.read_manifest(Path(path)))
+        return cls(Path(path), store.Commit.open(Path(path)), checked=checked)
+
+    def close(self) -> None:
+        """Lets go of the commit: what has been replaced since may be swept away."""
+        self._commit.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __len__(self) -> int:
         return self.manifest.n_rows
@@ -128,22 +141,16 @@ class CellIndex:
                 f"{self.path}: codes have {self.manifest.dim} elements, the queries' shape is {queries.shape}; "
                 "embed them with the index's own encoder"
             )
-        selection = list(self._selection(region))
-        if region is not None and not selection:
-            raise RegionError(
-                f"{region.name}: no cell of {self.path} lies in it; `geoview info {self.path}` tells its extent"
-            )
-        rows, scores = top_k(queries, self._blocks(selection), k, device=device)
+        rows, scores = top_k(queries, self._blocks(self._selection(region)), k, device=device)
         return Hits(self._cell_ids(rows), rows, scores)
 
     def cell_ids(self) -> NDArray[np.uint64]:
         """Returns the cell of every row, (N,), ascending; a cell with several dates comes several times."""
-        return np.concatenate([_NO_CELLS, *(store.read_cells(self.path, s) for s in self.manifest.shards)])
+        return np.concatenate([_NO_CELLS, *(self._sound("cell", i) for i in range(self._n_shards))])
 
     def skipped_cell_ids(self) -> NDArray[np.uint64]:
         """Returns the cells that have no code because their chips had too little valid ground, (M,), ascending."""
-        opened = (store.read_shard(self.path, s) for s in self.manifest.shards)
-        return np.concatenate([_NO_CELLS, *(store.read_rows(s["skipped_cell"], 0, 2**62) for s in opened)])
+        return np.concatenate([_NO_CELLS, *(self._sound("skipped_cell", i) for i in range(self._n_shards))])
 
     def extent_deg(self) -> tuple[float, float, float, float] | None:
         """Returns (south, west, north, east) around the centres of all cells; None for an empty index.
@@ -174,66 +181,89 @@ class CellIndex:
             problems.append(str(error))
         for entry in self.manifest.shards:
             try:
-                damaged = store.damaged_blocks(self.path, entry)
-                problems += damaged or self._disorder(entry)
+                shard = store.open_shard(self.path, entry)
+                problems += shard.damage() or self._disorder(shard, entry)
             except IndexCorruptError as error:
                 problems.append(str(error))
         return problems
 
-    def _disorder(self, entry: store.ShardEntry) -> list[str]:
+    @property
+    def _n_shards(self) -> int:
+        return len(self.manifest.shards)
+
+    def _shard(self, number: int) -> Shard:
+        if number not in self._shards:
+            self._shards[number] = store.open_shard(self.path, self.manifest.shards[number])
+        return self._shards[number]
+
+    def _sound(self, name: str, number: int) -> NDArray[Any]:
+        """Returns a shard's column after comparing it with its checksums: a wrong cell would be a wrong place."""
+        self._shard(number).check(name)
+        return self._shard(number).read(name)
+
+    def _disorder(self, shard: Shard, entry: store.ShardEntry) -> list[str]:
         """Checks what checksums cannot: order, place and norms."""
-        arrays = store.read_shard(self.path, entry)
         problems = []
         parent = cells.from_tokens([entry.parent])
         low, high = cells.range_min(parent)[0], cells.range_max(parent)[0]
-        ids, dates = store.read_rows(arrays["cell"], 0, entry.rows), store.read_rows(arrays["date"], 0, entry.rows)
+        ids, dates = shard.read("cell"), shard.read("date")
         if len(ids):
             if not np.array_equal(np.lexsort((dates, ids)), np.arange(len(ids))):
                 problems.append(f"{entry.folder}/cell: not in the order of (cell, date)")
             if ids.min() < low or ids.max() > high or (cells.levels(ids) != self.level).any():
                 problems.append(f"{entry.folder}/cell: holds cells of another level or another shard")
         for start in range(0, entry.rows, _READ_ROWS):
-            block = store.read_rows(arrays["aerial"], start, min(start + _READ_ROWS, entry.rows)).astype(np.float32)
+            block = shard.take("aerial", slice(start, start + _READ_ROWS)).astype(np.float32)
             wrong = np.flatnonzero(~(np.abs(np.linalg.norm(block, axis=1) - 1) <= _NORM_TOLERANCE))
             if len(wrong):
                 problems.append(f"{entry.folder}/aerial: row {start + wrong[0]} is not a unit vector")
         return problems
 
     def _selection(self, region: Region | None) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """Yields (shard, its rows in the region, ascending); shards without any are left out, unread where possible."""
+        """Yields (shard, its rows in the region, ascending); shards without any are left out, unread where possible.
+
+        Raises:
+            RegionError: There is no such row.
+        """
         if region is None:
             yield from ((i, np.arange(entry.rows)) for i, entry in enumerate(self.manifest.shards) if entry.rows)
             return
         ranges = region.cell_ranges(self.level)
         parents = cells.from_tokens([s.parent for s in self.manifest.shards])
         lows, highs = cells.range_min(parents), cells.range_max(parents)
-        for i, entry in enumerate(self.manifest.shards):
+        found = False
+        for i in range(self._n_shards):
             first, last = np.searchsorted(ranges[:, 1], lows[i]), np.searchsorted(ranges[:, 0], highs[i], "right")
             if first < last:
-                ids = store.read_cells(self.path, entry)
+                ids = self._sound("cell", i)
                 # Ranges are disjoint: a cell lies in the last one that begins before it, or in none.
                 at = np.searchsorted(ranges[:, 0], ids, "right") - 1
                 inside = np.flatnonzero((at >= 0) & (ids <= ranges[at, 1]))
                 if len(inside):
+                    found = True
                     yield i, inside
+        if not found:
+            raise RegionError(
+                f"{region.name}: no cell of {self.path} lies in it; `geoview info {self.path}` tells its extent"
+            )
 
     def _blocks(
-        self, selection: list[tuple[int, NDArray[np.int64]]]
+        self, selection: Iterator[tuple[int, NDArray[np.int64]]]
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
-        for shard, rows in selection:
-            aerial = store.read_shard(self.path, self.manifest.shards[shard])["aerial"]
-            # Rows near one another are read in one go; what lies between them is dropped again.
-            for run in np.split(rows, np.flatnonzero(np.diff(rows) > _MAX_GAP_ROWS) + 1):
-                for part in np.split(run, np.flatnonzero(np.diff((run - run[0]) // _READ_ROWS)) + 1):
-                    block = store.read_rows(aerial, int(part[0]), int(part[-1]) + 1)
-                    yield self._first_row[shard] + part, block[part - part[0]]
+        for number, rows in selection:
+            shard = self._shard(number)
+            if self._checked:
+                shard.check("aerial", rows)
+            for start in range(0, len(rows), _READ_ROWS):
+                part = rows[start : start + _READ_ROWS]
+                yield self._first_row[number] + part, shard.take("aerial", part)
 
     def _cell_ids(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
         found = np.zeros(rows.shape, np.uint64)
         shards = np.searchsorted(self._first_row, rows, "right") - 1
         for shard in np.unique(shards[rows >= 0]):
-            entry = self.manifest.shards[shard]
-            ids = store.read_cells(self.path, entry)
             here = (shards == shard) & (rows >= 0)
-            found[here] = ids[rows[here] - self._first_row[shard]]
+            at = rows[here] - self._first_row[shard]
+            self._shard(shard).check("cell", at)
+            found[here] = self._shard(shard).read("cell")[at]
         return found

@@ -30,7 +30,7 @@ STATION = f"""
 import json, os, resource, signal, sys
 import torch
 from geoview import cli, files
-from geoview.index import build, store
+from geoview.index import build, shards, store
 
 torch.set_num_threads(1)
 build._BLOCK_CELLS = {BLOCK_CELLS}
@@ -71,7 +71,7 @@ def arm(moment):
         case "block half written":
             build.np.savez = half_a_block
         case "shard written, not renamed":
-            store.sync = stop
+            shards.sync = stop
         case "shard finished":
             build.remove_folder = lambda folder: stop() if folder.parent.name == "build" else None
         case "all shards finished":
@@ -206,8 +206,8 @@ def go_on(encoder_folder, ortho, out, region, monkeypatch, overwrite=False):
 
 
 def rows_of(index):
-    parts = [store.read_shard(index.path, entry) for entry in index.manifest.shards]
-    return {name: np.concatenate([part[name][:] for part in parts]) for name in parts[0]}
+    parts = [store.open_shard(index.path, entry) for entry in index.manifest.shards]
+    return {name: np.concatenate([part.read(name) for part in parts]) for name in parts[0].rows}
 
 
 def assert_same(index, other):
@@ -252,7 +252,9 @@ def test_a_killed_build_goes_on(tmp_path, station, command, whole, region, encod
     assert chips == 16 - done, "finished blocks are not cut again"
     assert_same(index, whole)
     assert index.verify() == []
-    assert {p.name for p in out.iterdir()} == {"manifest.json", "encoder", "shards"}, "no trace of the kill is left"
+    assert {p.name for p in out.iterdir()} == {"manifest.json", "commits", "encoder", "shards"}, (
+        "no trace of the kill is left"
+    )
     named = {out / entry.folder for entry in index.manifest.shards}
     assert set(out.glob("shards/*/*")) == named
 
@@ -413,6 +415,13 @@ def test_a_damaged_file_is_named_and_never_a_wrong_answer(tmp_path, capsys, inde
     assert str(entry.folder) in capsys.readouterr().out
 
     queries = rows_of(whole)["aerial"].astype(np.float32)
+    if damage != "flipped" or name.startswith("aerial"):
+        checked = CellIndex.open(out, checked=True)
+        try:
+            assert np.array_equal(checked.search(queries, 5).row, whole.search(queries, 5).row)
+            assert not name.startswith("aerial"), "codes from this file must not be answered from"
+        except IndexCorruptError as error:
+            assert str(entry.folder) in str(error)
     right = whole.search(queries, 5)
     try:
         hits = index.search(queries, 5)
@@ -446,7 +455,7 @@ def test_a_shard_that_is_gone_is_named(tmp_path, index_folder):
     with pytest.raises(IndexCorruptError, match=entry.generation):
         index.search(np.ones((1, 32), np.float32), 3)
     # A region in other shards is searched as before.
-    elsewhere = store.read_cells(out, index.manifest.shards[0])[:1]
+    elsewhere = store.open_shard(out, index.manifest.shards[0]).read("cell")[:1]
     centre = build_module.cells.centers_deg(elsewhere)[0]
     hits = index.search(np.ones((1, 32), np.float32), 1, region=Region.disc(centre, 5.0))
     assert hits.cell_id[0, 0] == elsewhere[0]
