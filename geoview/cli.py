@@ -9,6 +9,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -244,20 +245,34 @@ def _train(arguments: Namespace) -> int:
 def _build(arguments: Namespace) -> int:
     config = _config(BuildConfig, arguments)
     import tiles
+    from geoview.data.queries import find_queries
+    from geoview.evaluate.fusion import fit_fusion
     from geoview.index.build import build_index
     from geoview.models.encoder import CrossViewEncoder
 
     source = tiles.open_source(config.imagery)
     region = _region(config.region)
-    index = build_index(CrossViewEncoder.load(config.encoder), source, region, config.out, config)
+    index = build_index(
+        CrossViewEncoder.load(config.encoder),
+        source,
+        region,
+        config.out,
+        config,
+        photos=find_queries(config.photos),
+        fit=partial(fit_fusion, config=config),
+    )
     manifest = index.manifest
-    print(json.dumps({"index": config.out, "codes": manifest.n_rows, "cells_without_code": manifest.n_skipped}))
-    if manifest.skipped_sources:
-        print(f"geoview: the index lacks {len(manifest.skipped_sources)} rasters:", file=sys.stderr)
-        for skipped in manifest.skipped_sources:
-            print(f"geoview: {skipped['reason']}", file=sys.stderr)
-        return _SOME_FAILED
-    return _OK
+    told: dict[str, Any] = {"index": config.out, "codes": manifest.n_rows, "cells_without_code": manifest.n_skipped}
+    if manifest.prototypes is not None:
+        told |= {"prototypes": manifest.prototypes.n_rows, "photos": manifest.prototypes.n_photos}
+        told |= {"fusion": manifest.fusion}
+    print(json.dumps(told))
+    for what, skipped in (("rasters", manifest.skipped_sources), ("photos", manifest.skipped_photos)):
+        if skipped:
+            print(f"geoview: the index lacks {len(skipped)} {what}:", file=sys.stderr)
+        for entry in skipped:
+            print(f"geoview: {entry['reason']}", file=sys.stderr)
+    return _SOME_FAILED if manifest.skipped_sources or manifest.skipped_photos else _OK
 
 
 def _info_index(arguments: Namespace) -> int:
@@ -308,6 +323,7 @@ def _locate(arguments: Namespace) -> int:
         top_k=config.top_k,
         region=_search_region(config),
         around_own_position_m=around_own,
+        kappa=config.kappa,
         view=PhotoView(config.view, config.fov_deg, config.gsd_m),
     )
     failed = 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import tiles
-from geoview.config import AerialView, BuildConfig, differing_keys
+from geoview.config import AerialView, BuildConfig, PlanView, differing_keys
+from geoview.data.queries import PhotoQuery
 from geoview.embed import embed, read_ahead
 from geoview.errors import ConfigError, EncoderError, OutputExistsError, RegionError
 from geoview.files import exclusive, full_disk_told, remove_folder, sync, write_binary, write_json
@@ -26,11 +27,17 @@ from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.index import store
 from geoview.index.cell_index import CellIndex
+from geoview.index.fusion import Fusion
+from geoview.index.ground import held_back, photo_vectors, prototype_shards
+from geoview.index.prototypes import PROTOTYPE_LEVEL, Photo, Speech, known_photos
 from geoview.models.encoder import CrossViewEncoder
 
-__all__ = ["build_index"]
+__all__ = ["Fit", "build_index"]
 
 log = logging.getLogger(__name__)
+
+#: (index without the photos that are kept back, these) -> how much prototypes count, and what to note about it.
+Fit = Callable[[CellIndex, Sequence[Photo]], tuple[Fusion, dict[str, Any]]]
 
 # Cells between two saves: what a kill costs at most, and what is kept in memory as float32.
 _BLOCK_CELLS = 2048
@@ -42,6 +49,9 @@ def build_index(
     region: Region | None,
     out: str | Path,
     config: BuildConfig,
+    *,
+    photos: Sequence[PhotoQuery] = (),
+    fit: Fit | None = None,
 ) -> CellIndex:
     """Builds an index of every cell of a region, or goes on with a build that was cut off.
 
@@ -50,7 +60,10 @@ def build_index(
         source: Imagery to cut chips from.
         region: Ground to cover; None is what the imagery covers.
         out: Index folder.
-        config: Level, least coverage, batch size, device and precision.
+        config: Level, least coverage, batch size, device and precision, and for which cells photos speak.
+        photos: Ground photos to make prototypes of; those of unknown place are named in the manifest and left out.
+        fit: Finds how much prototypes count, from an index that lacks the photos kept back for it; without it, as much
+            as imagery.
 
     Returns:
         The finished index.
@@ -74,7 +87,10 @@ def build_index(
     if region is not None and not region.geometry.intersects(coverage.geometry):
         raise RegionError(f"{region.name}: has no ground in common with the imagery {source.uri}")
     ranges = (region or coverage).cell_ranges(config.level)
-    build = _Build(encoder, source, out, config, ranges)
+    known, left_out = known_photos(photos, needs_heading=isinstance(encoder.ground, PlanView))
+    if photos and not known:
+        raise ConfigError(f"{len(photos)} photos, and none can be used: {next(iter(left_out.values()))}")
+    build = _Build(encoder, source, out, config, ranges, known, left_out, fit)
     with full_disk_told(out), exclusive(out / "build"):
         return build.run()
 
@@ -88,6 +104,9 @@ class _Build:
     out: Path
     config: BuildConfig
     ranges: NDArray[np.uint64]
+    photos: Sequence[Photo]
+    left_out: dict[str, str]
+    fit: Fit | None
 
     def run(self) -> CellIndex:
         fingerprint = self.encoder.fingerprint()
@@ -112,19 +131,48 @@ class _Build:
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             geoview=version("geoview"),
         )
+        if self.photos:
+            manifest = self._with_photos(manifest)
         store.commit(self.out, manifest)
         store.sweep(self.out)
         store.remove_journal(self.out)
         return CellIndex.open(self.out)
 
+    def _with_photos(self, manifest: store.Manifest) -> store.Manifest:
+        """Adds prototypes: first without the photos that are kept back to fit their weight, then with these."""
+        vectors, failed = photo_vectors(self.encoder, self.photos, self.config, self.out / "build" / "photos")
+        speech = Speech(PROTOTYPE_LEVEL, self.config.border, self.config.frustum)
+        back = held_back(self.photos) & np.asarray(vectors).any(axis=1)
+        shards: list[store.PrototypeEntry] = []
+        fusion, notes = Fusion(1.0), {"fitted_on_photos": 0}
+        for which in (~back, back):
+            chosen = [photo for photo, here in zip(self.photos, which, strict=True) if here]
+            shards = prototype_shards(self.out, chosen, np.asarray(vectors)[which], speech, shards)
+            table = store.PrototypeTable(speech.level, speech.border, speech.frustum, shards)
+            manifest = replace(manifest, prototypes=table, fusion={**asdict(fusion), **notes})
+            if which is not back and self.fit is not None and shards and back.any():
+                before = CellIndex(self.out, store.Commit(manifest, None), checked=False)
+                fusion, notes = self.fit(before, [photo for photo, kept in zip(self.photos, back, strict=True) if kept])
+                manifest = replace(manifest, fusion={**asdict(fusion), **notes})
+        inside = np.concatenate([store.open_shard(self.out, entry).read("cell") for entry in manifest.shards])
+        outside = ~np.isin(cells.cell_ids([photo.latlon_deg for photo in self.photos], manifest.level), inside)
+        if outside.any():
+            log.warning("%d of %d photos stand outside every cell of the index", outside.sum(), len(self.photos))
+        reasons = self.left_out | failed
+        return replace(manifest, skipped_photos=[{"path": path, "reason": why} for path, why in reasons.items()])
+
     def _claim(self, fingerprint: str) -> None:
         """Writes what is being built, or checks that the unfinished build there is the same."""
+        photos = repr([(photo.key, photo.latlon_deg, photo.heading_deg) for photo in self.photos])
         plan = {
             "encoder": fingerprint,
             "level": self.config.level,
             "min_coverage": self.config.min_coverage,
             "imagery": [part.uri for part in self.source.parts()],
             "region": hashlib.sha256(self.ranges.tobytes()).hexdigest()[:16],
+            "photos": hashlib.sha256(photos.encode()).hexdigest()[:16],
+            "border": self.config.border,
+            "frustum": self.config.frustum,
         }
         path = self.out / "build" / "plan.json"
         if path.exists():

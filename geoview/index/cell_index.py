@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoview.config import AerialView
-from geoview.errors import EncoderMismatchError, IndexCorruptError, RegionError
+from geoview.errors import ConfigError, EncoderMismatchError, IndexCorruptError, RegionError
+from geoview.files import exclusive
 from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.index import store
+from geoview.index.fusion import Fusion, fused_codes, fused_queries, interpolated
+from geoview.index.prototypes import Prototypes, directions
 from geoview.index.shards import Shard
 from geoview.models.encoder import CrossViewEncoder
 from geoview.topk import top_k
@@ -23,6 +26,8 @@ __all__ = ["CellIndex", "Hits"]
 
 # Rows taken at once: 16,384 x 1,024 in half precision are 32 MB.
 _READ_ROWS = 16_384
+#: (row numbers, codes)
+Blocks = Iterator[tuple[NDArray[np.int64], NDArray[np.floating]]]
 _NO_CELLS = np.empty(0, np.uint64)
 # Codes are rounded to half precision: a unit vector's norm may be off by this much.
 _NORM_TOLERANCE = 2e-3
@@ -58,6 +63,7 @@ class CellIndex:
         self._commit, self._checked = commit, checked
         self._first_row = np.cumsum([0, *(s.rows for s in self.manifest.shards)])
         self._shards: dict[int, Shard] = {}
+        self._prototypes: dict[str, Shard] = {}
 
     @classmethod
     def open(cls, path: str | Path, *, checked: bool = False) -> Self:
@@ -118,6 +124,7 @@ class CellIndex:
         k: int,
         *,
         region: Region | None = None,
+        kappa: float | Fusion | None = None,
         device: str = "cpu",
     ) -> Hits:
         """Finds the cells whose codes have the largest inner products with the queries, exactly.
@@ -126,6 +133,7 @@ class CellIndex:
             queries: (Q, dim) embeddings of this index's encoder.
             k: Rows to find for each query.
             region: Search these cells only; reads only their rows.
+            kappa: Weight of ground photos against imagery; None is what the index was fitted to.
             device: Where to compute.
 
         Returns:
@@ -134,6 +142,7 @@ class CellIndex:
         Raises:
             RegionError: No cell of the index lies in the region.
             EncoderMismatchError: The queries are not as long as the codes.
+            ConfigError: `kappa` is out of range, or asks for ground photos where the index has none.
             IndexCorruptError: A file is missing or truncated.
         """
         if queries.ndim != 2 or queries.shape[1] != self.manifest.dim:
@@ -141,12 +150,61 @@ class CellIndex:
                 f"{self.path}: codes have {self.manifest.dim} elements, the queries' shape is {queries.shape}; "
                 "embed them with the index's own encoder"
             )
-        rows, scores = top_k(queries, self._blocks(self._selection(region)), k, device=device)
+        fusion = self._fusion(kappa)
+        blocks: Blocks = self._blocks(self._selection(region))
+        if fusion.kappa:
+            queries, blocks = fused_queries(queries), self._fused(blocks, fusion)
+        rows, scores = top_k(queries, blocks, k, device=device)
         return Hits(self._cell_ids(rows), rows, scores)
+
+    @property
+    def fusion(self) -> Fusion:
+        """How much prototypes count in a search that does not say."""
+        fitted = self.manifest.fusion
+        return Fusion(0.0) if fitted is None else Fusion(fitted["kappa"], fitted["offset"])
+
+    def set_fusion(self, fusion: Fusion, notes: dict[str, Any]) -> None:
+        """Commits how much prototypes count from now on; who has opened the index before goes on as he did.
+
+        Args:
+            fusion: What to commit.
+            notes: What it was fitted on, and what it reaches.
+
+        Raises:
+            ConfigError: The index has no prototypes.
+            BusyError: The index is being written.
+        """
+        if self.manifest.prototypes is None:
+            raise ConfigError(
+                f"{self.path}: has no ground photos to weigh; give some with `geoview index build --photos`"
+            )
+        with exclusive(self.path / "build"):
+            latest = store.read_manifest(self.path)
+            store.commit(self.path, replace(latest, fusion={**asdict(fusion), **notes}))
+            store.sweep(self.path)
+            store.remove_journal(self.path)
+        self._commit.close()
+        self._commit = store.Commit.open(self.path)
+        self.manifest = self._commit.manifest
 
     def cell_ids(self) -> NDArray[np.uint64]:
         """Returns the cell of every row, (N,), ascending; a cell with several dates comes several times."""
         return np.concatenate([_NO_CELLS, *(self._sound("cell", i) for i in range(self._n_shards))])
+
+    def prototypes(self) -> Prototypes:
+        """Returns all prototypes, in S2 order.
+
+        Raises:
+            ConfigError: The index has none.
+        """
+        if self.manifest.prototypes is None:
+            raise ConfigError(f"{self.path}: has no ground photos")
+        shards = [store.open_prototypes(self.path, entry) for entry in self.manifest.prototypes.shards]
+        for shard in shards:
+            for name in shard.rows:
+                shard.check(name)
+        read = [Prototypes(**{name: shard.read(name) for name in shard.rows}) for shard in shards]
+        return Prototypes.concatenate([Prototypes.none(self.manifest.dim), *read])
 
     def skipped_cell_ids(self) -> NDArray[np.uint64]:
         """Returns the cells that have no code because their chips had too little valid ground, (M,), ascending."""
@@ -185,6 +243,12 @@ class CellIndex:
                 problems += shard.damage() or self._disorder(shard, entry)
             except IndexCorruptError as error:
                 problems.append(str(error))
+        for table in self.manifest.prototypes.shards if self.manifest.prototypes else ():
+            try:
+                shard = store.open_prototypes(self.path, table)
+                problems += shard.damage() or self._disorder_of_prototypes(shard, table)
+            except IndexCorruptError as error:
+                problems.append(str(error))
         return problems
 
     @property
@@ -219,6 +283,58 @@ class CellIndex:
                 problems.append(f"{entry.folder}/aerial: row {start + wrong[0]} is not a unit vector")
         return problems
 
+    def _disorder_of_prototypes(self, shard: Shard, entry: store.PrototypeEntry) -> list[str]:
+        problems = []
+        parent = cells.from_tokens([entry.parent])
+        ids = shard.read("cell")
+        if (np.diff(ids) == 0).any() or not np.array_equal(ids, np.sort(ids)):
+            problems.append(f"{entry.folder}/cell: cells are not in order")
+        if len(ids) and (ids[0] < cells.range_min(parent)[0] or ids[-1] > cells.range_max(parent)[0]):
+            problems.append(f"{entry.folder}/cell: holds cells of another shard")
+        if not np.isfinite(shard.read("sum")).all() or not (shard.read("weight") > 0).all():
+            problems.append(f"{entry.folder}: a sum is not finite, or has no weight")
+        return problems
+
+    def _fusion(self, kappa: float | Fusion | None) -> Fusion:
+        fusion = (
+            kappa if isinstance(kappa, Fusion) else self.fusion if kappa is None else Fusion(kappa, self.fusion.offset)
+        )
+        if fusion.kappa and self.manifest.prototypes is None:
+            raise ConfigError(
+                f"{self.path}: kappa is {fusion.kappa:g}, and the index has no ground photos; leave it out, or give "
+                "photos with `geoview index build --photos`"
+            )
+        return fusion
+
+    def _fused(self, blocks: Blocks, fusion: Fusion) -> Blocks:
+        table = self.manifest.prototypes
+        assert table is not None, "_fusion asks for prototypes"
+        for rows, aerial in blocks:
+            prototypes = interpolated(self._cell_ids(rows), table.level, self._vectors_of)
+            yield rows, fused_codes(aerial, prototypes, fusion)
+
+    def _vectors_of(self, ids: NDArray[np.uint64]) -> NDArray[np.float32]:
+        """Returns (n, dim) prototypes of cells in ascending order, zeros where there is none."""
+        assert self.manifest.prototypes is not None
+        found = np.zeros((len(ids), self.manifest.dim), np.float32)
+        for entry in self.manifest.prototypes.shards:
+            parent = cells.from_tokens([entry.parent])
+            first = int(np.searchsorted(ids, cells.range_min(parent)[0]))
+            last = int(np.searchsorted(ids, cells.range_max(parent)[0], "right"))
+            if first == last or not entry.rows:
+                continue
+            if entry.parent not in self._prototypes:
+                self._prototypes[entry.parent] = store.open_prototypes(self.path, entry)
+            shard = self._prototypes[entry.parent]
+            shard.check("cell")
+            known = shard.read("cell")
+            at = np.searchsorted(known, ids[first:last]).clip(max=len(known) - 1)
+            here = np.flatnonzero(known[at] == ids[first:last])
+            if self._checked:
+                shard.check("sum", at[here])
+            found[first + here] = directions(shard.take("sum", at[here]))
+        return found
+
     def _selection(self, region: Region | None) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """Yields (shard, its rows in the region, ascending); shards without any are left out, unread where possible.
 
@@ -247,9 +363,7 @@ class CellIndex:
                 f"{region.name}: no cell of {self.path} lies in it; `geoview info {self.path}` tells its extent"
             )
 
-    def _blocks(
-        self, selection: Iterator[tuple[int, NDArray[np.int64]]]
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
+    def _blocks(self, selection: Iterator[tuple[int, NDArray[np.int64]]]) -> Blocks:
         for number, rows in selection:
             shard = self._shard(number)
             if self._checked:

@@ -4,6 +4,7 @@
     commits/<number>.json                  the same, one for each commit that a reader may still hold
     encoder/<fingerprint>/                 the encoder that made the codes
     shards/<S2 parent token>/<generation>/ rows ordered by (cell, date), and the cells without a code
+    prototypes/<S2 parent token>/<generation>/ sums over the ground photos of larger cells, in the order of these
     build/                                 journal of a build that is not finished
 
 A reader sees what its manifest names and nothing else, so that a writer killed at any moment leaves the index whole.
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 
 from geoview.errors import IndexCorruptError, IndexNotFoundError, IndexVersionError
 from geoview.files import remove_folder, write_json
+from geoview.index.prototypes import Prototypes
 from geoview.index.shards import Shard, checksum, write_shard
 
 __all__ = [
@@ -34,14 +36,18 @@ __all__ = [
     "SHARD_LEVELS",
     "Commit",
     "Manifest",
+    "PrototypeEntry",
+    "PrototypeTable",
     "Rows",
     "ShardEntry",
     "clear_journal",
     "commit",
+    "open_prototypes",
     "open_shard",
     "read_manifest",
     "remove_journal",
     "sweep",
+    "write_prototypes",
     "write_rows",
 ]
 
@@ -107,6 +113,57 @@ class ShardEntry:
 
 
 @dataclass(frozen=True)
+class PrototypeEntry:
+    """One shard of prototypes in the manifest.
+
+    Attributes:
+        parent: Token of the S2 cell that the shard covers.
+        generation: Folder under `prototypes/<parent>/`.
+        rows: Cells with a prototype.
+        photos: Photos that were taken here.
+        checksum: Of the shard's `zarr.json`, which holds those of its other files.
+    """
+
+    parent: str
+    generation: str
+    rows: int
+    photos: int
+    checksum: str
+
+    @property
+    def folder(self) -> Path:
+        """Path below the index folder."""
+        return Path("prototypes", self.parent, self.generation)
+
+
+@dataclass(frozen=True)
+class PrototypeTable:
+    """The prototypes of an index.
+
+    Attributes:
+        level: S2 level of their cells.
+        border: Whether photos speak for the four cells around them.
+        frustum: Whether photos speak for the ground in front of them.
+        shards: In S2 order.
+    """
+
+    level: int
+    border: bool
+    frustum: bool
+    shards: list[PrototypeEntry]
+
+    @property
+    def n_rows(self) -> int:
+        """Cells with a prototype."""
+        return sum(s.rows for s in self.shards)
+
+    @property
+    def n_photos(self) -> int:
+        """Photos that speak."""
+        return sum(s.photos for s in self.shards)
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What an index is; see the fields of `manifest.json`.
 
@@ -119,10 +176,12 @@ class Manifest:
         imagery: What the imagery was opened from.
         sources: Imagery: uri, date, licence, attribution, gsd_m, crs of each part.
         skipped_sources: Imagery that could not be read: uri and reason.
+        skipped_photos: Ground photos that could not be used: path and reason.
         shards: In S2 order.
         created_at: UTC time of the commit.
         geoview: Version that wrote it.
-        kappa: Weight of prototypes in a cell code; None where there are none.
+        prototypes: What ground photos say; None where there were none.
+        fusion: `kappa` and `offset` that searches use, and what they were fitted on; None without prototypes.
         calibration: None until the index is calibrated.
         number: Of the commit, counted from 1.
         format_version: Of the folder.
@@ -139,7 +198,9 @@ class Manifest:
     shards: list[ShardEntry]
     created_at: str
     geoview: str
-    kappa: float | None = None
+    prototypes: PrototypeTable | None = None
+    fusion: dict[str, Any] | None = None
+    skipped_photos: list[dict[str, str]] = field(default_factory=list)
     calibration: dict[str, Any] | None = None
     number: int = 0
     format_version: int = field(default=FORMAT_VERSION, kw_only=True)
@@ -246,9 +307,11 @@ def sweep(index: Path) -> dict[Path, int]:
                     continue
                 path.unlink()
         named = {index / s.folder for each in held for s in each.shards}
+        named |= {index / s.folder for each in held if each.prototypes for s in each.prototypes.shards}
         named |= {index / each.encoder["folder"] for each in held}
         named |= {index / entry.folder for entry in _journal(index)}
-        gone = [folder for folder in (*index.glob("shards/*/*"), *index.glob("encoder/*")) if folder not in named]
+        there = [folder for pattern in ("shards/*/*", "prototypes/*/*", "encoder/*") for folder in index.glob(pattern)]
+        gone = [folder for folder in there if folder not in named]
         sizes = {folder: sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) for folder in gone}
         for folder in gone:
             remove_folder(folder)
@@ -283,6 +346,23 @@ def open_shard(index: Path, entry: ShardEntry) -> Shard:
     return Shard.open(index / entry.folder, lengths, entry.checksum)
 
 
+def write_prototypes(index: Path, parent: str, prototypes: Prototypes) -> PrototypeEntry:
+    """Writes a new generation of a shard of prototypes, as `write_rows` does one of rows."""
+    generation, photos = secrets.token_hex(8), len(prototypes.photo_key)
+    entry = PrototypeEntry(parent, generation, len(prototypes), photos, "")
+    return replace(entry, checksum=write_shard(index / entry.folder, prototypes.columns()))
+
+
+def open_prototypes(index: Path, entry: PrototypeEntry) -> Shard:
+    """Opens a shard of prototypes that a manifest names.
+
+    Raises:
+        IndexCorruptError: A file of it is missing, or is not what was written.
+    """
+    lengths = {f.name: entry.photos if f.name == "photo_key" else entry.rows for f in fields(Prototypes)}
+    return Shard.open(index / entry.folder, lengths, entry.checksum)
+
+
 def remove_journal(index: Path) -> None:
     """Removes the journal of a build that has been committed."""
     remove_folder(index / "build")
@@ -297,12 +377,12 @@ def clear_journal(index: Path) -> None:
             path.unlink()
 
 
-def _journal(index: Path) -> Iterator[ShardEntry]:
+def _journal(index: Path) -> Iterator[ShardEntry | PrototypeEntry]:
     """Yields the shards that a build has finished and not committed yet."""
     for path in index.glob("build/*.json"):
         content = json.loads(path.read_text(encoding="utf-8"))
         if "generation" in content:
-            yield ShardEntry(**content)
+            yield (PrototypeEntry if "photos" in content else ShardEntry)(**content)
 
 
 @contextmanager
@@ -346,6 +426,10 @@ def _parsed(path: Path) -> Manifest:
         raise IndexCorruptError(f"{path}: is not what was written; restore it from {path.parent / 'commits'}")
     try:
         content["shards"] = [ShardEntry(**entry) for entry in content["shards"]]
+        if content["prototypes"] is not None:
+            table = content["prototypes"]
+            entries = [PrototypeEntry(**entry) for entry in table["shards"]]
+            content["prototypes"] = PrototypeTable(**{**table, "shards": entries})
         return Manifest(**content)
     except (KeyError, TypeError) as error:
         raise IndexCorruptError(f"{path}: incomplete: {error}") from error
