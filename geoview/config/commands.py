@@ -8,11 +8,13 @@ from typing import Literal
 from geoview.config.checks import require
 
 __all__ = [
+    "AddConfig",
     "BuildConfig",
     "DemoConfig",
     "EvaluateConfig",
     "InferenceConfig",
     "LocateConfig",
+    "RemoveConfig",
     "RenderDatasetConfig",
     "RenderPhotosConfig",
     "RenderRegionConfig",
@@ -78,6 +80,45 @@ class BuildConfig(InferenceConfig):
         require(
             not self.photos or self.level >= 15, "photos need cells of level 15 or smaller; give a --level of 15 to 20"
         )
+
+
+@dataclass(frozen=True)
+class AddConfig(InferenceConfig):
+    """Adds imagery or ground photos to an index.
+
+    Attributes:
+        imagery: Rasters, folders of rasters, z/x/y or MBTiles pyramids, or manifests.
+        region: GeoJSON polygons to cover; without it, what the imagery covers.
+        photos: Ground photos of known place: tables with `lat` and `lon`, photos that tell their position, or folders
+            of such.
+        overwrite: Start anew where an addition of something else was cut off.
+    """
+
+    imagery: list[str] = field(default_factory=list)
+    region: str | None = None
+    photos: list[str] = field(default_factory=list)
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(bool(self.imagery or self.photos), "nothing to add: give imagery, photos or both")
+
+
+@dataclass(frozen=True)
+class RemoveConfig(InferenceConfig):
+    """Takes cells or ground photos out of an index.
+
+    Attributes:
+        region: GeoJSON polygons: the cells that they touch go.
+        photos: Ground photos that were added, with the places and headings that they were added with.
+    """
+
+    region: str | None = None
+    photos: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require((self.region is None) != (not self.photos), "give region or photos: what to remove")
 
 
 @dataclass(frozen=True)

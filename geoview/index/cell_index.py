@@ -99,6 +99,11 @@ class CellIndex:
         return self.manifest.level
 
     @property
+    def dates_a_cell(self) -> int:
+        """Most codes of a cell, of imagery of so many dates."""
+        return max([1, *(entry.dates_a_cell for entry in self.manifest.shards)])
+
+    @property
     def chip(self) -> AerialView:
         """Geometry of the chips behind the codes."""
         return AerialView(**self.manifest.chip)

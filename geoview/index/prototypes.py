@@ -175,6 +175,15 @@ class Prototypes:
         weight = np.bincount(at, np.concatenate([part.weight for part in parts]), len(cell)).astype(np.float32)
         return cls(cell, sums, weight, np.unique(np.concatenate([part.photo_key for part in parts])))
 
+    def minus(self, gone: Prototypes) -> Prototypes:
+        """Returns what is left when photos are taken out; cells that nobody speaks for any more go."""
+        sums, weight = self.sum.copy(), self.weight.copy()
+        at = np.searchsorted(self.cell, gone.cell)
+        sums[at] -= gone.sum
+        weight[at] -= gone.weight
+        left = weight > _NOTHING
+        return Prototypes(self.cell[left], sums[left], weight[left], np.setdiff1d(self.photo_key, gone.photo_key))
+
     def columns(self) -> dict[str, NDArray[np.generic]]:
         """Returns the arrays by name."""
         return {f.name: getattr(self, f.name) for f in fields(self)}

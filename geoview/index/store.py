@@ -45,6 +45,7 @@ __all__ = [
     "open_prototypes",
     "open_shard",
     "read_manifest",
+    "read_rows",
     "remove_journal",
     "sweep",
     "write_prototypes",
@@ -87,6 +88,29 @@ class Rows:
         skipped = np.argsort(joined["skipped_cell"], kind="stable")
         return cls(**{k: v[skipped if k.startswith("skipped_") else order] for k, v in joined.items()})
 
+    def updated(self, new: Rows) -> Rows:
+        """Returns these rows and newer ones: of a cell and a date the newer code counts, other dates stay beside it."""
+        both = Rows.concatenate([self.without(np.isin(_cell_dates(self), _cell_dates(new))), new])
+        skipped, first = np.unique(both.skipped_cell[::-1], return_index=True)
+        still = ~np.isin(skipped, both.cell)
+        return replace(both, skipped_cell=skipped[still], skipped_coverage=both.skipped_coverage[::-1][first][still])
+
+    def without(self, rows: NDArray[np.bool_]) -> Rows:
+        """Returns the rows but for some, (N,) bool; cells without a code stay."""
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Rows(**{k: v if k.startswith("skipped_") else v[~rows] for k, v in columns.items()})
+
+    @property
+    def dates_a_cell(self) -> int:
+        """Most rows of a cell."""
+        return int(np.unique(self.cell, return_counts=True)[1].max(initial=1))
+
+
+def _cell_dates(rows: Rows) -> NDArray[np.void]:
+    pairs = np.empty(len(rows), [("cell", np.uint64), ("date", np.int32)])
+    pairs["cell"], pairs["date"] = rows.cell, rows.date
+    return pairs
+
 
 @dataclass(frozen=True)
 class ShardEntry:
@@ -97,6 +121,7 @@ class ShardEntry:
         generation: Folder under `shards/<parent>/`.
         rows: Codes.
         skipped: Cells without a code.
+        dates_a_cell: Most codes of a cell.
         checksum: Of the shard's `zarr.json`, which holds those of its other files.
     """
 
@@ -104,6 +129,7 @@ class ShardEntry:
     generation: str
     rows: int
     skipped: int
+    dates_a_cell: int
     checksum: str
 
     @property
@@ -229,9 +255,7 @@ def read_manifest(index: Path) -> Manifest:
         return _parsed(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         if (index / "build").is_dir():
-            raise IndexNotFoundError(
-                f"{index}: its build is not finished; run the same `geoview index build` again"
-            ) from error
+            raise IndexNotFoundError(f"{index}: its build is not finished; run the same command again") from error
         raise IndexNotFoundError(
             f"{index}: not an index (no manifest.json); make one with `geoview index build`"
         ) from error
@@ -331,7 +355,8 @@ def write_rows(index: Path, parent: str, rows: Rows) -> ShardEntry:
     Returns:
         The entry for the manifest.
     """
-    entry = ShardEntry(parent, secrets.token_hex(8), len(rows), len(rows.skipped_cell), "")
+    generation, skipped = secrets.token_hex(8), len(rows.skipped_cell)
+    entry = ShardEntry(parent, generation, len(rows), skipped, rows.dates_a_cell, "")
     columns = {f.name: getattr(rows, f.name) for f in fields(Rows)}
     return replace(entry, checksum=write_shard(index / entry.folder, columns))
 
@@ -351,6 +376,18 @@ def write_prototypes(index: Path, parent: str, prototypes: Prototypes) -> Protot
     generation, photos = secrets.token_hex(8), len(prototypes.photo_key)
     entry = PrototypeEntry(parent, generation, len(prototypes), photos, "")
     return replace(entry, checksum=write_shard(index / entry.folder, prototypes.columns()))
+
+
+def read_rows(index: Path, entry: ShardEntry) -> Rows:
+    """Reads a whole shard, compared with its checksums.
+
+    Raises:
+        IndexCorruptError: As `open_shard`, or rows are not what was written.
+    """
+    shard = open_shard(index, entry)
+    for name in shard.rows:
+        shard.check(name)
+    return Rows(**{name: shard.read(name) for name in shard.rows})
 
 
 def open_prototypes(index: Path, entry: PrototypeEntry) -> Shard:

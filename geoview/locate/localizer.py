@@ -210,7 +210,7 @@ class Localizer:
         sound = [photo for photo in photos if len(photo.vectors)]
         places: dict[int, list[Place]] = {}
         if sound:
-            k = cells_a_place(self.index.level, search.apart_m) * search.top_k
+            k = cells_a_place(self.index.level, search.apart_m) * search.top_k * self.index.dates_a_cell
             vectors = np.concatenate([photo.vectors for photo in sound])
             hits = self.index.search(vectors, k, region=search.region, kappa=search.kappa, device=str(self._device))
             ends = np.cumsum([len(photo.vectors) for photo in sound])
