@@ -233,7 +233,8 @@ class _Build:
                 kept = [photo for photo, here in zip(self.photos, back, strict=True) if here]
                 fitted, notes = self.fit(before, kept)
                 fusion = {**asdict(fitted), **notes}
-        inside = np.concatenate([store.open_shard(self.out, entry).read("cell") for entry in manifest.shards])
+        held = [store.open_shard(self.out, entry).read("cell") for entry in manifest.shards]
+        inside = np.concatenate([np.empty(0, np.uint64), *held])
         outside = ~np.isin(cells.cell_ids([photo.latlon_deg for photo in self.photos], manifest.level), inside)
         if outside.any():
             log.warning("%d of %d photos stand outside every cell of the index", outside.sum(), len(self.photos))
@@ -410,8 +411,8 @@ def _read_block(path: Path, ids: NDArray[np.uint64]) -> store.Rows | None:
 
 
 def _each_once(entries: list[T]) -> list[T]:
-    """Returns entries in their order, those that are equal to an earlier one left out."""
-    return [entry for i, entry in enumerate(entries) if entry not in entries[:i]]
+    """Returns entries of a manifest in their order, those that are equal to an earlier one left out."""
+    return list({json.dumps(entry, sort_keys=True): entry for entry in entries}.values())
 
 
 def _absolute(uri: str) -> str:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from geoview.config import AerialView
 from geoview.errors import ConfigError, EncoderMismatchError, IndexCorruptError, RegionError
-from geoview.files import exclusive
 from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.index import store
@@ -183,11 +182,9 @@ class CellIndex:
             raise ConfigError(
                 f"{self.path}: has no ground photos to weigh; give some with `geoview index build --photos`"
             )
-        with exclusive(self.path / "build"):
-            latest = store.read_manifest(self.path)
+        with store.writing(self.path) as latest:
             store.commit(self.path, replace(latest, fusion={**asdict(fusion), **notes}))
             store.sweep(self.path)
-            store.remove_journal(self.path)
         self._commit.close()
         self._commit = store.Commit.open(self.path)
         self.manifest = self._commit.manifest
@@ -301,9 +298,9 @@ class CellIndex:
         return problems
 
     def _fusion(self, kappa: float | Fusion | None) -> Fusion:
-        fusion = (
-            kappa if isinstance(kappa, Fusion) else self.fusion if kappa is None else Fusion(kappa, self.fusion.offset)
-        )
+        fusion = self.fusion if kappa is None else kappa
+        if not isinstance(fusion, Fusion):
+            fusion = Fusion(fusion, self.fusion.offset)
         if fusion.kappa and self.manifest.prototypes is None:
             raise ConfigError(
                 f"{self.path}: kappa is {fusion.kappa:g}, and the index has no ground photos; leave it out, or give "

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoview.errors import IndexCorruptError, IndexNotFoundError, IndexVersionError
-from geoview.files import remove_folder, write_json
+from geoview.files import exclusive, remove_folder, write_json
 from geoview.index.prototypes import Prototypes
 from geoview.index.shards import Shard, checksum, write_shard
 
@@ -50,6 +50,7 @@ __all__ = [
     "sweep",
     "write_prototypes",
     "write_rows",
+    "writing",
 ]
 
 FORMAT_VERSION = 2
@@ -342,6 +343,21 @@ def sweep(index: Path) -> dict[Path, int]:
         for part in (*index.glob(".manifest.json.*"), *index.glob("commits/.*.json.*")):  # of a commit that was killed
             part.unlink(missing_ok=True)
     return sizes
+
+
+@contextmanager
+def writing(index: Path) -> Iterator[Manifest]:
+    """Holds an index for one writer, as a build does, and yields what it is now.
+
+    Raises:
+        IndexNotFoundError: It is no index.
+        BusyError: Another process is writing it.
+    """
+    read_manifest(index)
+    with exclusive(index / "build"):
+        yield read_manifest(index)
+        if not (index / "build" / "plan.json").exists():  # of a build that was cut off, and that may go on
+            remove_journal(index)
 
 
 def write_rows(index: Path, parent: str, rows: Rows) -> ShardEntry:

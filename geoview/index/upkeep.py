@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -39,8 +38,8 @@ def vacuum(path: str | Path) -> tuple[int, int]:
         IndexNotFoundError: It is no index.
         BusyError: It is being written.
     """
-    with _held(Path(path)) as index:
-        gone = store.sweep(index)
+    with store.writing(Path(path)):
+        gone = store.sweep(Path(path))
     return len(gone), sum(gone.values())
 
 
@@ -59,8 +58,8 @@ def remove_region(path: str | Path, region: Region) -> int:
         IndexNotFoundError: It is no index.
         BusyError: It is being written.
     """
-    with _held(Path(path)) as index, full_disk_told(index):
-        before = store.read_manifest(index)
+    index = Path(path)
+    with full_disk_told(index), store.writing(index) as before:
         ranges = region.cell_ranges(before.level)
         entries = [_without(index, entry, ranges) for entry in before.shards]
         if entries == before.shards:
@@ -86,8 +85,8 @@ def remove_photos(path: str | Path, photos: Sequence[PhotoQuery], config: Infere
         IndexNotFoundError: It is no index.
         BusyError: It is being written.
     """
-    with _held(Path(path)) as index, full_disk_told(index):
-        before = store.read_manifest(index)
+    index = Path(path)
+    with full_disk_told(index), store.writing(index) as before:
         table = before.prototypes
         if table is None:
             raise ConfigError(f"{index}: has no ground photos to remove")
@@ -166,16 +165,6 @@ def merge(first: str | Path, second: str | Path, out: str | Path) -> CellIndex:
             )
             store.remove_journal(out)
     return CellIndex.open(out)
-
-
-@contextmanager
-def _held(index: Path) -> Iterator[Path]:
-    """Holds an index for one writer, as a build does."""
-    store.read_manifest(index)
-    with exclusive(index / "build"):
-        yield index
-        if not (index / "build" / "plan.json").exists():  # of a build that was cut off
-            store.remove_journal(index)
 
 
 def _committed(index: Path, manifest: store.Manifest) -> store.Manifest:
