@@ -303,7 +303,7 @@ def _sample(
     size = max(1, round(width / max(1.0, step_px[0]))), max(1, round(height / max(1.0, step_px[1])))
     if size != image.size:
         image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
-    source = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()[None]
+    source = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float()[None]
     scale_x, scale_y = image.width / width, image.height / height
     u, v = x * scale_x, y * scale_y
     if wraps:
