@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -21,8 +23,18 @@ import tiles
 from geoview.config import AddConfig, AerialView, BuildConfig, InferenceConfig, PlanView, differing_keys
 from geoview.data.queries import PhotoQuery
 from geoview.embed import embed, read_ahead
-from geoview.errors import ConfigError, EncoderError, OutputExistsError, RegionError
-from geoview.files import exclusive, full_disk_told, remove_folder, sync, write_binary, write_json
+from geoview.errors import BusyError, ConfigError, EncoderError, OutputExistsError, RegionError
+from geoview.files import (
+    claimed,
+    exclusive,
+    full_disk_told,
+    in_turn,
+    remove_folder,
+    shared,
+    sync,
+    write_binary,
+    write_json,
+)
 from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.index import store
@@ -43,6 +55,8 @@ Fit = Callable[[CellIndex, Sequence[Photo]], tuple[Fusion, dict[str, Any]]]
 
 # Cells between two saves: what a kill costs at most, and what is kept in memory as float32.
 _BLOCK_CELLS = 2048
+# Between two looks at what other builders have finished.
+_POLL_S = 0.5
 
 
 def build_index(
@@ -90,7 +104,7 @@ def build_index(
         raise RegionError(f"{region.name}: has no ground in common with the imagery {source.uri}")
     ranges = (region or coverage).cell_ranges(config.level)
     build = _Build(encoder, source, out, config, ranges, *_known(photos, encoder), fit, None)
-    with full_disk_told(out), exclusive(out / "build"):
+    with full_disk_told(out):
         return build.run()
 
 
@@ -134,20 +148,20 @@ def add_to_index(
         if region is not None and not region.geometry.intersects(coverage.geometry):
             raise RegionError(f"{region.name}: has no ground in common with the imagery {source.uri}")
         ranges = (region or coverage).cell_ranges(level)
-    with full_disk_told(out), exclusive(out / "build"):
-        base = store.read_manifest(out)
-        table = base.prototypes
-        settings = BuildConfig(
-            **{f.name: getattr(config, f.name) for f in fields(InferenceConfig)},
-            encoder=base.encoder["folder"],
-            imagery=config.imagery or base.imagery,
-            out=str(out),
-            level=level,
-            min_coverage=base.min_coverage,
-            border=table.border if table else True,
-            frustum=table.frustum if table else False,
-            overwrite=config.overwrite,
-        )
+    base = store.read_manifest(out)
+    table = base.prototypes
+    settings = BuildConfig(
+        **{f.name: getattr(config, f.name) for f in fields(InferenceConfig)},
+        encoder=base.encoder["folder"],
+        imagery=config.imagery or base.imagery,
+        out=str(out),
+        level=level,
+        min_coverage=base.min_coverage,
+        border=table.border if table else True,
+        frustum=table.frustum if table else False,
+        overwrite=config.overwrite,
+    )
+    with full_disk_told(out):
         return _Build(encoder, source, out, settings, ranges, *_known(photos, encoder), None, base).run()
 
 
@@ -173,21 +187,58 @@ class _Build:
     base: store.Manifest | None
 
     def run(self) -> CellIndex:
-        fingerprint = self.encoder.fingerprint()
-        self._claim(fingerprint)
-        encoder_folder = Path("encoder", fingerprint)
-        if self.base is None:
-            self._save_encoder(self.out / encoder_folder, fingerprint)
-        shards = list(_shards(self.ranges, self.config.level))
-        with tqdm(
-            total=sum(n for _, n in shards), desc="index build", unit="cell", disable=None, dynamic_ncols=True
-        ) as bar:
-            entries = {entry.parent: entry for entry in (self._shard(parent, bar) for parent, _ in shards)}
+        """Does what is left to do; several processes may do so at once, and the last to finish commits for all."""
+        journal, fingerprint = self.out / "build", self.encoder.fingerprint()
+        plan = self._plan(fingerprint)
+        with suppress(BusyError), exclusive(journal):
+            self._claim(plan)
+            if self.base is None:
+                self._save_encoder(self.out / "encoder" / fingerprint, fingerprint)
+        with shared(journal):
+            if differing := self._differing(plan):
+                others = ", ".join(differing)
+                raise BusyError(f"{self.out}: another process is writing there, with another {others}; wait for it")
+            entries = self._entries(plan)
+            with in_turn(self.out / "commits" / "build.lock"):
+                if not self._differing(plan):
+                    self._commit(entries, fingerprint)
+        return CellIndex.open(self.out)
+
+    def _entries(self, plan: dict[str, Any]) -> dict[str, store.ShardEntry]:
+        """Makes the shards that nobody has made yet and nobody is making, and waits for the others."""
+        waiting = dict(_shards(self.ranges, self.config.level))
+        entries: dict[str, store.ShardEntry] = {}
+        total = sum(waiting.values())
+        with tqdm(total=total, desc="index build", unit="cell", disable=None, dynamic_ncols=True) as bar:
+            # Once another has committed, what all have made is in the index, and no longer in the journal.
+            while waiting and not self._differing(plan):
+                for parent, n_cells in list(waiting.items()):
+                    token = str(cells.tokens(np.array([parent]))[0])
+                    with claimed(self.out / "build" / f"{token}.lock") as mine:
+                        entry = self._finished(token)
+                        if entry is not None:
+                            bar.update(n_cells)
+                        elif mine:
+                            entry = self._shard(parent, token, bar)
+                    if entry is not None:
+                        entries[token] = entry
+                        del waiting[parent]
+                if waiting:
+                    time.sleep(_POLL_S)
+        return entries
+
+    def _finished(self, token: str) -> store.ShardEntry | None:
+        try:
+            return store.ShardEntry(**json.loads((self.out / "build" / f"{token}.json").read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+
+    def _commit(self, entries: dict[str, store.ShardEntry], fingerprint: str) -> None:
         manifest = self.base or store.Manifest(
             level=self.config.level,
             dim=self.encoder.dim,
             chip=asdict(self.encoder.aerial),
-            encoder={"fingerprint": fingerprint, "folder": str(encoder_folder)},
+            encoder={"fingerprint": fingerprint, "folder": str(Path("encoder", fingerprint))},
             min_coverage=self.config.min_coverage,
             imagery=[],
             sources=[],
@@ -213,7 +264,6 @@ class _Build:
         store.commit(self.out, manifest)
         store.sweep(self.out)
         store.remove_journal(self.out)
-        return CellIndex.open(self.out)
 
     def _with_photos(self, manifest: store.Manifest) -> store.Manifest:
         """Adds prototypes: first without the photos that are kept back to fit their weight, then with these."""
@@ -251,10 +301,10 @@ class _Build:
             log.warning("%d of %d photos are in the index already", twice.sum(), len(self.photos))
         return np.asarray(twice)
 
-    def _claim(self, fingerprint: str) -> None:
-        """Writes what is being built, or checks that the unfinished build there is the same."""
+    def _plan(self, fingerprint: str) -> dict[str, Any]:
+        """What is being built."""
         photos = repr([(photo.key, photo.latlon_deg, photo.heading_deg) for photo in self.photos])
-        plan = {
+        return {
             "adds_to": self.base and self.base.number,
             "encoder": fingerprint,
             "level": self.config.level,
@@ -265,9 +315,19 @@ class _Build:
             "border": self.config.border,
             "frustum": self.config.frustum,
         }
+
+    def _differing(self, plan: dict[str, Any]) -> list[str]:
+        """Returns in what the journal's plan differs; a journal that is gone differs, too."""
+        try:
+            return differing_keys(json.loads((self.out / "build" / "plan.json").read_text(encoding="utf-8")), plan)
+        except FileNotFoundError:
+            return ["plan"]
+
+    def _claim(self, plan: dict[str, Any]) -> None:
+        """Writes what is being built, or checks that the unfinished build there is the same."""
         path = self.out / "build" / "plan.json"
         if path.exists():
-            differing = differing_keys(json.loads(path.read_text(encoding="utf-8")), plan)
+            differing = self._differing(plan)
             if differing and not self.config.overwrite:
                 raise ConfigError(
                     f"{self.out}: holds an unfinished build with another {', '.join(differing)}; "
@@ -300,13 +360,7 @@ class _Build:
         earlier: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         return earlier | {str(uri): reason for uri, reason in (self.source.skipped if self.source else ())}
 
-    def _shard(self, parent: np.uint64, bar: tqdm[Any]) -> store.ShardEntry:
-        token = cells.tokens(np.array([parent]))[0]
-        done = self.out / "build" / f"{token}.json"
-        if done.exists():
-            entry = store.ShardEntry(**json.loads(done.read_text(encoding="utf-8")))
-            bar.update(len(_cells_under(parent, self.ranges, self.config.level)))
-            return entry
+    def _shard(self, parent: np.uint64, token: str, bar: tqdm[Any]) -> store.ShardEntry:
         ids = _cells_under(parent, self.ranges, self.config.level)
         journal = self.out / "build" / token
         parts = [
@@ -318,7 +372,7 @@ class _Build:
             if before.parent == token:
                 rows = store.read_rows(self.out, before).updated(rows)
         entry = store.write_rows(self.out, token, rows)
-        write_json(done, asdict(entry))
+        write_json(self.out / "build" / f"{token}.json", asdict(entry))
         remove_folder(journal)
         return entry
 

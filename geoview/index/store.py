@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoview.errors import IndexCorruptError, IndexNotFoundError, IndexVersionError
-from geoview.files import exclusive, remove_folder, write_json
+from geoview.files import exclusive, in_turn, remove_folder, write_json
 from geoview.index.prototypes import Prototypes
 from geoview.index.shards import Shard, checksum, write_shard
 
@@ -340,8 +340,11 @@ def sweep(index: Path) -> dict[Path, int]:
         sizes = {folder: sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) for folder in gone}
         for folder in gone:
             remove_folder(folder)
-        for part in (*index.glob(".manifest.json.*"), *index.glob("commits/.*.json.*")):  # of a commit that was killed
+        # What killed commits leave behind.
+        for part in (*index.glob(".manifest.json.*"), *index.glob("commits/.*.json.*")):
             part.unlink(missing_ok=True)
+        for journal in index.glob(".build.*"):
+            remove_folder(journal)
     return sizes
 
 
@@ -417,8 +420,10 @@ def open_prototypes(index: Path, entry: PrototypeEntry) -> Shard:
 
 
 def remove_journal(index: Path) -> None:
-    """Removes the journal of a build that has been committed."""
-    remove_folder(index / "build")
+    """Removes the journal of a build that has been committed, out of the way of others who look into it first."""
+    gone = index / f".build.{secrets.token_hex(4)}"
+    (index / "build").rename(gone)
+    remove_folder(gone)
 
 
 def clear_journal(index: Path) -> None:
@@ -441,10 +446,7 @@ def _journal(index: Path) -> Iterator[ShardEntry | PrototypeEntry]:
 @contextmanager
 def _committing(index: Path) -> Iterator[None]:
     """Waits for its turn: commits are short, and one after the other."""
-    folder = index / "commits"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with in_turn(index / "commits" / "lock"):
         yield
 
 

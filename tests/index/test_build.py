@@ -144,7 +144,8 @@ def test_the_manifest_says_what_was_built(index_folder, encoder_folder, ortho):
     assert manifest.encoder["fingerprint"] == encoder.fingerprint()
     assert manifest.imagery == [str(ortho)]
     assert [s["uri"] for s in manifest.sources] == [str(ortho)]
-    assert (manifest.kappa, manifest.calibration, manifest.skipped_sources) == (None, None, [])
+    assert (manifest.prototypes, manifest.fusion, manifest.calibration) == (None, None, None)
+    assert manifest.skipped_sources == manifest.skipped_photos == []
     assert CellIndex.open(index_folder).encoder().fingerprint() == encoder.fingerprint()
     names = {p.name for p in index_folder.iterdir()}
     assert names == {"manifest.json", "commits", "encoder", "shards"}, "a finished build leaves no journal"

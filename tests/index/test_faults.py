@@ -15,7 +15,8 @@ import pytest
 import tiles
 from geoview.cli import main
 from geoview.config import BuildConfig
-from geoview.errors import IndexCorruptError, IndexNotFoundError
+from geoview.errors import BusyError, IndexCorruptError, IndexNotFoundError
+from geoview.files import exclusive
 from geoview.geo.regions import Region
 from geoview.index import build as build_module
 from geoview.index import store
@@ -304,19 +305,49 @@ def test_a_truncated_block_is_made_again(tmp_path, station, command, whole, regi
     assert_same(index, whole)
 
 
-def test_two_builders_at_once(tmp_path, station, command, whole):
-    out = tmp_path / "index"
+def paused_in_a_shard(out, station, command):
+    """Starts a builder that stops in its first shard, which it goes on to hold, and a second that does the others."""
     first = station.start(command(out), "pause")
     while not list(out.glob("build/*/*.npz")) or "T (stopped)" not in Path(f"/proc/{first}/status").read_text():
         time.sleep(0.01)
-    code, said = station.run(command(out))
+    second = station.start(command(out))
+    while len(list(out.glob("build/80*.json"))) < 3:
+        time.sleep(0.01)
+    assert not (out / "manifest.json").exists(), "nobody commits before all is done"
+    return first, second
+
+
+def test_two_builders_share_the_work(tmp_path, station, command, whole):
+    out = tmp_path / "index"
+    first, second = paused_in_a_shard(out, station, command)
+    with pytest.raises(BusyError, match="is writing there"):
+        exclusive(out / "build").__enter__()
+    os.kill(first, signal.SIGCONT)
+    assert (station.wait(first), station.wait(second)) == (0, 0)
+    assert_same(CellIndex.open(out), whole)
+    assert CellIndex.open(out).verify() == []
+    assert {p.name for p in out.iterdir()} == {"manifest.json", "commits", "encoder", "shards"}
+
+
+def test_a_builder_takes_over_from_one_that_died(tmp_path, station, command, whole):
+    out = tmp_path / "index"
+    first, second = paused_in_a_shard(out, station, command)
+    os.kill(first, signal.SIGKILL)
+    assert (station.wait(first), station.wait(second)) == (-signal.SIGKILL, 0)
+    assert_same(CellIndex.open(out), whole)
+    assert set(out.glob("shards/*/*")) == {out / entry.folder for entry in CellIndex.open(out).manifest.shards}
+
+
+def test_a_builder_of_something_else_is_sent_away(tmp_path, station, command, whole):
+    out = tmp_path / "index"
+    first, second = paused_in_a_shard(out, station, command)
+    code, said = station.run(command(out, "--level", "17", "--overwrite"))
     assert code == 2
     (line,) = said
-    assert line.startswith("geoview: ")
-    assert f"process {first} " in line
+    assert "another process is writing there, with another level" in line
     assert str(out) in line
     os.kill(first, signal.SIGCONT)
-    assert station.wait(first) == 0
+    assert (station.wait(first), station.wait(second)) == (0, 0)
     assert_same(CellIndex.open(out), whole)
 
 

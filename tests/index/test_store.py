@@ -41,7 +41,7 @@ def manifest():
         imagery=["/imagery/ortho.tif"],
         sources=[{"uri": "ortho.tif", "date": "2020", "licence": None}],
         skipped_sources=[{"uri": "broken.tif", "reason": "broken.tif: truncated"}],
-        shards=[store.ShardEntry("80c33", "0123456789abcdef", 3, 2, "0" * 16)],
+        shards=[store.ShardEntry("80c33", "0123456789abcdef", 3, 2, 1, "0" * 16)],
         created_at="2024-01-01T00:00:00+00:00",
         geoview="0.1.0",
     )
@@ -91,7 +91,7 @@ def test_the_manifest_comes_back(tmp_path, manifest):
     assert store.read_manifest(tmp_path) == replace(manifest, number=1)
     assert (manifest.n_rows, manifest.n_skipped) == (3, 2)
     assert json.loads((tmp_path / "manifest.json").read_text())["format_version"] == store.FORMAT_VERSION
-    calibrated = replace(manifest, kappa=0.25, calibration={"on": "photos"})
+    calibrated = replace(manifest, fusion={"kappa": 0.25, "offset": 0.0}, calibration={"on": "photos"})
     store.commit(tmp_path, calibrated)
     assert store.read_manifest(tmp_path) == replace(calibrated, number=2)
     assert {p.name for p in tmp_path.iterdir()} == {"manifest.json", "commits"}
@@ -159,7 +159,7 @@ def test_a_manifest_that_cannot_be_read_is_named(tmp_path, text):
 def test_a_commit_that_fails_changes_nothing(tmp_path, manifest, monkeypatch):
     store.commit(tmp_path, manifest)
     with pytest.raises(ValueError, match="JSON"):
-        store.commit(tmp_path, replace(manifest, kappa=float("nan")))
+        store.commit(tmp_path, replace(manifest, fusion={"kappa": float("nan")}))
 
     def fail(_):
         raise OSError(28, "No space left on device")
