@@ -9,6 +9,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -17,11 +18,13 @@ import jsonargparse
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
 
 from geoview.config import (
+    AddConfig,
     BenchmarkConfig,
     BuildConfig,
     DemoConfig,
     EvaluateConfig,
     LocateConfig,
+    RemoveConfig,
     RenderDatasetConfig,
     RenderPhotosConfig,
     RenderRegionConfig,
@@ -33,11 +36,12 @@ from geoview.files import full_disk_told, write_json, write_text
 
 if TYPE_CHECKING:
     from geoview.geo.regions import Region
+    from geoview.index.store import Manifest
 
 __all__ = ["main"]
 
 _OK, _SOME_FAILED, _BAD_USAGE = 0, 1, 2
-_SWITCHES = ("as_published", "overwrite", "train", "turned")
+_SWITCHES = ("as_published", "checked", "overwrite", "train", "turned")
 _METAVARS = {"at": "LAT,LON", "fov_deg": "DEG"}  # of lists that are not of paths
 
 
@@ -126,9 +130,24 @@ def _parser() -> ArgumentParser:
     build.add_argument("--config", action=ActionConfigFile, help="YAML file; flags override it")
     _add(build, BuildConfig)
     steps.add_subcommand("build", build, help=build.description)
+    add = _verb("add imagery of another date or ground, or ground photos, to an index")
+    add.add_argument("index", type=str, help="index folder")
+    add.add_argument("--config", action=ActionConfigFile, help="YAML file; flags override it")
+    _add(add, AddConfig)
+    steps.add_subcommand("add", add, help=add.description)
+    remove = _verb("take cells or ground photos out of an index")
+    remove.add_argument("index", type=str, help="index folder")
+    _add(remove, RemoveConfig)
+    steps.add_subcommand("remove", remove, help=remove.description)
+    merge = _verb("make one index of two of the same encoder")
+    merge.add_argument("first", type=str, help="index folder")
+    merge.add_argument("second", type=str, help="index folder, whose codes count where both have one")
+    merge.add_argument("--out", type=str, required=True, help="index folder to write")
+    steps.add_subcommand("merge", merge, help=merge.description)
     for name, help_ in (
         ("info", "tell what an index holds, as JSON"),
         ("verify", "read everything and compare it with what was written"),
+        ("vacuum", "remove what has been replaced and nobody reads any more"),
     ):
         step = _verb(help_)
         step.add_argument("index", type=str, help="index folder")
@@ -243,20 +262,57 @@ def _train(arguments: Namespace) -> int:
 def _build(arguments: Namespace) -> int:
     config = _config(BuildConfig, arguments)
     import tiles
+    from geoview.data.queries import find_queries
+    from geoview.evaluate.fusion import fit_fusion
     from geoview.index.build import build_index
     from geoview.models.encoder import CrossViewEncoder
 
     source = tiles.open_source(config.imagery)
     region = _region(config.region)
-    index = build_index(CrossViewEncoder.load(config.encoder), source, region, config.out, config)
-    manifest = index.manifest
-    print(json.dumps({"index": config.out, "codes": manifest.n_rows, "cells_without_code": manifest.n_skipped}))
-    if manifest.skipped_sources:
-        print(f"geoview: the index lacks {len(manifest.skipped_sources)} rasters:", file=sys.stderr)
-        for skipped in manifest.skipped_sources:
-            print(f"geoview: {skipped['reason']}", file=sys.stderr)
-        return _SOME_FAILED
-    return _OK
+    index = build_index(
+        CrossViewEncoder.load(config.encoder),
+        source,
+        region,
+        config.out,
+        config,
+        photos=find_queries(config.photos),
+        fit=partial(fit_fusion, config=config),
+    )
+    return _told(config.out, index.manifest, index.manifest.skipped_sources, index.manifest.skipped_photos)
+
+
+def _add_to_index(arguments: Namespace) -> int:
+    config = _config(AddConfig, arguments)
+    import tiles
+    from geoview.data.queries import find_queries
+    from geoview.index.build import add_to_index
+    from geoview.index.store import read_manifest
+
+    before = read_manifest(Path(arguments.index))
+    source = tiles.open_source(config.imagery) if config.imagery else None
+    photos = find_queries(config.photos)
+    after = add_to_index(arguments.index, source, _region(config.region), config, photos=photos).manifest
+    rasters = [entry for entry in after.skipped_sources if entry not in before.skipped_sources]
+    return _told(
+        arguments.index, after, rasters, [entry for entry in after.skipped_photos if entry not in before.skipped_photos]
+    )
+
+
+def _told(
+    index: str, manifest: Manifest, skipped_sources: list[dict[str, str]], skipped_photos: list[dict[str, str]]
+) -> int:
+    """Tells what an index has become, and what it lacks."""
+    told: dict[str, Any] = {"index": index, "codes": manifest.n_rows, "cells_without_code": manifest.n_skipped}
+    if manifest.prototypes is not None:
+        told |= {"prototypes": manifest.prototypes.n_rows, "photos": manifest.prototypes.n_photos}
+        told |= {"fusion": manifest.fusion}
+    print(json.dumps(told))
+    for what, skipped in (("rasters", skipped_sources), ("photos", skipped_photos)):
+        if skipped:
+            print(f"geoview: the index lacks {len(skipped)} {what}:", file=sys.stderr)
+        for entry in skipped:
+            print(f"geoview: {entry['reason']}", file=sys.stderr)
+    return _SOME_FAILED if skipped_sources or skipped_photos else _OK
 
 
 def _info_index(arguments: Namespace) -> int:
@@ -280,6 +336,35 @@ def _verify(arguments: Namespace) -> int:
     return _OK
 
 
+def _remove(arguments: Namespace) -> int:
+    config = _config(RemoveConfig, arguments)
+    from geoview.data.queries import find_queries
+    from geoview.index.upkeep import remove_photos, remove_region
+
+    region = _region(config.region)
+    if region is not None:
+        told = {"removed_codes": remove_region(arguments.index, region)}
+    else:
+        told = {"removed_photos": remove_photos(arguments.index, find_queries(config.photos), config)}
+    print(json.dumps({"index": arguments.index, **told}))
+    return _OK
+
+
+def _merge(arguments: Namespace) -> int:
+    from geoview.index.upkeep import merge
+
+    manifest = merge(arguments.first, arguments.second, arguments.out).manifest
+    return _told(arguments.out, manifest, [], [])
+
+
+def _vacuum(arguments: Namespace) -> int:
+    from geoview.index.upkeep import vacuum
+
+    folders, size_bytes = vacuum(arguments.index)
+    print(json.dumps({"index": arguments.index, "removed_folders": folders, "removed_bytes": size_bytes}))
+    return _OK
+
+
 def _locate(arguments: Namespace) -> int:
     config: LocateConfig = _config(LocateConfig, arguments)
     from geoview.locate import candidates
@@ -292,13 +377,14 @@ def _locate(arguments: Namespace) -> int:
     from geoview.locate.localizer import Localizer, PhotoView
 
     queries = find_queries(arguments.photos)
-    index = CellIndex.open(config.index)
+    index = CellIndex.open(config.index, checked=config.checked)
     around_own = config.radius_m if config.near == "exif" else None
     answers = Localizer(index, config).locate(
         queries,
         top_k=config.top_k,
         region=_search_region(config),
         around_own_position_m=around_own,
+        kappa=config.kappa,
         view=PhotoView(config.view, config.fov_deg, config.gsd_m),
     )
     failed = 0
@@ -437,8 +523,12 @@ _VERBS: dict[str, Callable[[Namespace], int]] = {
     "demo": _demo,
     "train": _train,
     "index build": _build,
+    "index add": _add_to_index,
     "index info": _info_index,
+    "index remove": _remove,
+    "index merge": _merge,
     "index verify": _verify,
+    "index vacuum": _vacuum,
     "locate": _locate,
     "evaluate": _evaluate,
     "benchmark": _benchmark,

@@ -52,8 +52,19 @@ def describe_index(path: Path) -> dict[str, Any]:
     index = CellIndex.open(path)
     manifest = asdict(index.manifest)
     shards, sources = manifest.pop("shards"), manifest.pop("sources")
+    table = index.manifest.prototypes
+    manifest["prototypes"] = table and {
+        "level": table.level,
+        "border": table.border,
+        "frustum": table.frustum,
+        "cells": table.n_rows,
+        "photos": table.n_photos,
+    }
     size_bytes = sum(
-        f.stat().st_size for s in index.manifest.shards for f in (path / s.folder).rglob("*") if f.is_file()
+        f.stat().st_size
+        for s in (*index.manifest.shards, *(table.shards if table else ()))
+        for f in (path / s.folder).rglob("*")
+        if f.is_file()
     )
     extent = index.extent_deg()
     return {

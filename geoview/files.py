@@ -15,7 +15,18 @@ from typing import IO, Any, TextIO
 
 from geoview.errors import BusyError, StorageFullError
 
-__all__ = ["exclusive", "full_disk_told", "remove_folder", "sync", "write_binary", "write_json", "write_text"]
+__all__ = [
+    "claimed",
+    "exclusive",
+    "full_disk_told",
+    "in_turn",
+    "remove_folder",
+    "shared",
+    "sync",
+    "write_binary",
+    "write_json",
+    "write_text",
+]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -62,12 +73,18 @@ def exclusive(folder: Path) -> Iterator[None]:
     """Holds a folder for one writer; the kernel lets go when the process dies, however it dies.
 
     Raises:
-        BusyError: Another process holds it.
+        BusyError: Another process holds it, alone or with others.
     """
+    with _locked(folder, fcntl.LOCK_EX):
+        yield
+
+
+@contextmanager
+def _locked(folder: Path, how: int) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a+", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, how | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
             holder = file.read().strip() or "another process"
@@ -76,6 +93,46 @@ def exclusive(folder: Path) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+@contextmanager
+def shared(folder: Path) -> Iterator[None]:
+    """Holds a folder together with all who share it; whoever wants it alone is told to wait.
+
+    Raises:
+        BusyError: Another process holds it alone.
+    """
+    with _locked(folder, fcntl.LOCK_SH):
+        yield
+
+
+@contextmanager
+def in_turn(path: Path) -> Iterator[None]:
+    """Holds a file alone, after waiting for whoever holds it now."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Tries to be the one who holds a file, and yields whether that succeeded; never waits.
+
+    Across hosts this is as good as the file system's locks: where it has none, two may both believe it.
+    """
+    try:
+        file = path.open("a")
+    except FileNotFoundError:  # its folder is gone
+        yield False
+        return
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 @contextmanager

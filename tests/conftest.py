@@ -81,7 +81,7 @@ def write_index(folder, ids, aerial, dates=None, skipped=(), level=16):
         ones, zeros = np.ones(here.sum(), np.float16), np.zeros(without.sum(), np.float16)
         rows = store.Rows(aerial[here], ids[here], dates[here], ones, skipped[without], zeros)
         token = str(cells.tokens(np.array([parent]))[0])
-        entries.append(store.write_shard(folder, token, store.Rows.concatenate([rows])))
+        entries.append(store.write_rows(folder, token, store.Rows.concatenate([rows])))
     manifest = store.Manifest(
         level=level,
         dim=aerial.shape[1],

@@ -4,11 +4,13 @@ Imports nothing heavy, so that `--help` stays quick. Units are in the names.
 """
 
 from geoview.config.commands import (
+    AddConfig,
     BuildConfig,
     DemoConfig,
     EvaluateConfig,
     InferenceConfig,
     LocateConfig,
+    RemoveConfig,
     RenderDatasetConfig,
     RenderPhotosConfig,
     RenderRegionConfig,
@@ -26,6 +28,7 @@ from geoview.config.training import (
 from geoview.config.views import AerialView, GroundView, PlanView, Seen, ViewSpec
 
 __all__ = [
+    "AddConfig",
     "AerialView",
     "AugmentConfig",
     "BenchmarkConfig",
@@ -42,6 +45,7 @@ __all__ = [
     "OptimiserConfig",
     "PlanView",
     "PublishedConfig",
+    "RemoveConfig",
     "RenderDatasetConfig",
     "RenderPhotosConfig",
     "RenderRegionConfig",

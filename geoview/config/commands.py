@@ -8,11 +8,13 @@ from typing import Literal
 from geoview.config.checks import require
 
 __all__ = [
+    "AddConfig",
     "BuildConfig",
     "DemoConfig",
     "EvaluateConfig",
     "InferenceConfig",
     "LocateConfig",
+    "RemoveConfig",
     "RenderDatasetConfig",
     "RenderPhotosConfig",
     "RenderRegionConfig",
@@ -51,6 +53,11 @@ class BuildConfig(InferenceConfig):
         region: GeoJSON polygons to cover; without it, what the imagery covers.
         level: S2 level of the cells: 16 (about 130 m), 17 or 18.
         min_coverage: Least share of valid ground in a cell's chip; below it the cell is recorded and gets no code.
+        photos: Ground photos of known place, whose prototypes are added to the codes: tables with `lat` and `lon`,
+            photos that tell their position, or folders of such. A tenth of the ground that they cover is kept back to
+            fit how much they count, and joins after that.
+        border: Photos speak for the four prototypes around them, by their distance; else for that of their own cell.
+        frustum: Photos whose heading and field of view are known speak for the ground in front of them.
         overwrite: Replace an index that is there already.
     """
 
@@ -60,6 +67,9 @@ class BuildConfig(InferenceConfig):
     region: str | None = None
     level: int = 16
     min_coverage: float = 0.5
+    photos: list[str] = field(default_factory=list)
+    border: bool = True
+    frustum: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -67,6 +77,48 @@ class BuildConfig(InferenceConfig):
         require(8 <= self.level <= 20, "level must be between 8 and 20; 16 to 18 are usual")
         require(0 < self.min_coverage <= 1, "min_coverage must be in (0, 1]")
         require(len(self.imagery) > 0, "imagery names no file")
+        require(
+            not self.photos or self.level >= 15, "photos need cells of level 15 or smaller; give a --level of 15 to 20"
+        )
+
+
+@dataclass(frozen=True)
+class AddConfig(InferenceConfig):
+    """Adds imagery or ground photos to an index.
+
+    Attributes:
+        imagery: Rasters, folders of rasters, z/x/y or MBTiles pyramids, or manifests.
+        region: GeoJSON polygons to cover; without it, what the imagery covers.
+        photos: Ground photos of known place: tables with `lat` and `lon`, photos that tell their position, or folders
+            of such.
+        overwrite: Start anew where an addition of something else was cut off.
+    """
+
+    imagery: list[str] = field(default_factory=list)
+    region: str | None = None
+    photos: list[str] = field(default_factory=list)
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(bool(self.imagery or self.photos), "nothing to add: give imagery, photos or both")
+
+
+@dataclass(frozen=True)
+class RemoveConfig(InferenceConfig):
+    """Takes cells or ground photos out of an index.
+
+    Attributes:
+        region: GeoJSON polygons: the cells that they touch go.
+        photos: Ground photos that were added, with the places and headings that they were added with.
+    """
+
+    region: str | None = None
+    photos: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require((self.region is None) != (not self.photos), "give region or photos: what to remove")
 
 
 @dataclass(frozen=True)
@@ -80,11 +132,14 @@ class LocateConfig(InferenceConfig):
         near: Search around this point, `LAT,LON` (write `--near=-33.9,-70.6` with a sign), or each photo's own
             position, `exif`.
         radius_m: Radius around `near`.
+        kappa: Weight of ground photos against imagery, in an index that has both; 0 is imagery alone. Without it, what
+            was fitted when the index was built.
         view: What the photos show: `ground` (street photos) or `aerial` (seen from above).
         fov_deg: Horizontal field of view of perspective photos that do not tell it themselves.
         gsd_m: Metres per pixel of aerial photos; a GeoTIFF brings its own.
         out: File to write, by suffix: .csv, .geojson or .html. Without it, CSV goes to standard output.
         imagery: Imagery for the chips and the map of an HTML answer; without it, the one that the index was built from.
+        checked: Compare every code that is read with its checksum: slower, and never an answer from a damaged file.
         overwrite: Replace `out` if it is there already.
     """
 
@@ -93,11 +148,13 @@ class LocateConfig(InferenceConfig):
     region: str | None = None
     near: str | None = None
     radius_m: float | None = None
+    kappa: float | None = None
     view: Literal["ground", "aerial"] = "ground"
     fov_deg: float | None = None
     gsd_m: float | None = None
     out: str | None = None
     imagery: list[str] = field(default_factory=list)
+    checked: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -107,6 +164,7 @@ class LocateConfig(InferenceConfig):
         require(self.gsd_m is None or self.gsd_m > 0, "gsd_m must be above 0")
         require((self.near is None) == (self.radius_m is None), "near and radius_m go together")
         require(self.radius_m is None or self.radius_m > 0, "radius_m must be above 0")
+        require(self.kappa is None or self.kappa >= 0, "kappa must be 0 or more")
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,7 @@ __all__ = [
     "range_max",
     "range_min",
     "ranges_of",
+    "surrounding",
     "tokens",
     "vertices_deg",
 ]
@@ -343,6 +344,36 @@ def neighbors(ids: ArrayLike) -> Ids:
         (..., 8) ids.
     """
     return _moved(squares(ids), np.array([0, 1, 0, -1, -1, 1, 1, -1]), np.array([-1, 0, 1, 0, -1, -1, 1, 1]))
+
+
+def surrounding(ids: ArrayLike, level: int) -> tuple[Ids, Floats]:
+    """The four cells of a level whose centres lie around the centres of cells, and their bilinear weights.
+
+    Weights are linear in the (s, t) coordinates of the face, where all cells of a level are squares of one size. For
+    points, give their leaves: a leaf's centre is within a centimetre. A missing cell at a corner of the cube is stood
+    in for as in `neighbors`.
+
+    Args:
+        ids: (...) cells of that level or smaller.
+        level: Of the cells to find.
+
+    Returns:
+        (..., 4) ids, of which the first contains the centre, and (..., 4) weights, whose sum is 1.
+
+    Raises:
+        ValueError: A cell is larger than the level asked for.
+    """
+    face, i, j, own = squares(ids)
+    parents(ids, level)
+    up = own - level
+    # Offsets of the centre from that of the cell around it, in sides of that cell: within a half.
+    right = (i + 0.5) * square_sizes(up) - (i >> up) - 0.5
+    above = (j + 0.5) * square_sizes(up) - (j >> up) - 0.5
+    steps_i, steps_j = (np.where(offset < 0, -1, 1)[..., None] for offset in (right, above))
+    start = Squares(face, i >> up, j >> up, np.full_like(face, level))
+    around = _moved(start, steps_i * np.array([0, 1, 0, 1]), steps_j * np.array([0, 0, 1, 1]))
+    a, b = np.abs(right), np.abs(above)
+    return around, np.stack([(1 - a) * (1 - b), a * (1 - b), (1 - a) * b, a * b], axis=-1)
 
 
 def tokens(ids: ArrayLike) -> NDArray[np.str_]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -18,22 +20,43 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import tiles
-from geoview.config import AerialView, BuildConfig, differing_keys
+from geoview.config import AddConfig, AerialView, BuildConfig, InferenceConfig, PlanView, differing_keys
+from geoview.data.queries import PhotoQuery
 from geoview.embed import embed, read_ahead
-from geoview.errors import ConfigError, EncoderError, OutputExistsError, RegionError
-from geoview.files import exclusive, full_disk_told, remove_folder, sync, write_binary, write_json
+from geoview.errors import BusyError, ConfigError, EncoderError, OutputExistsError, RegionError
+from geoview.files import (
+    claimed,
+    exclusive,
+    full_disk_told,
+    in_turn,
+    remove_folder,
+    shared,
+    sync,
+    write_binary,
+    write_json,
+)
 from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.index import store
 from geoview.index.cell_index import CellIndex
+from geoview.index.fusion import Fusion
+from geoview.index.ground import held_back, photo_vectors, prototype_shards
+from geoview.index.prototypes import PROTOTYPE_LEVEL, Photo, Speech, known_photos
 from geoview.models.encoder import CrossViewEncoder
 
-__all__ = ["build_index"]
+__all__ = ["Fit", "add_to_index", "build_index"]
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
+#: (index without the photos that are kept back, these) -> how much prototypes count, and what to note about it.
+Fit = Callable[[CellIndex, Sequence[Photo]], tuple[Fusion, dict[str, Any]]]
+
 # Cells between two saves: what a kill costs at most, and what is kept in memory as float32.
 _BLOCK_CELLS = 2048
+# Between two looks at what other builders have finished.
+_POLL_S = 0.5
 
 
 def build_index(
@@ -42,6 +65,9 @@ def build_index(
     region: Region | None,
     out: str | Path,
     config: BuildConfig,
+    *,
+    photos: Sequence[PhotoQuery] = (),
+    fit: Fit | None = None,
 ) -> CellIndex:
     """Builds an index of every cell of a region, or goes on with a build that was cut off.
 
@@ -50,7 +76,10 @@ def build_index(
         source: Imagery to cut chips from.
         region: Ground to cover; None is what the imagery covers.
         out: Index folder.
-        config: Level, least coverage, batch size, device and precision.
+        config: Level, least coverage, batch size, device and precision, and for which cells photos speak.
+        photos: Ground photos to make prototypes of; those of unknown place are named in the manifest and left out.
+        fit: Finds how much prototypes count, from an index that lacks the photos kept back for it; without it, as much
+            as imagery.
 
     Returns:
         The finished index.
@@ -74,9 +103,73 @@ def build_index(
     if region is not None and not region.geometry.intersects(coverage.geometry):
         raise RegionError(f"{region.name}: has no ground in common with the imagery {source.uri}")
     ranges = (region or coverage).cell_ranges(config.level)
-    build = _Build(encoder, source, out, config, ranges)
-    with full_disk_told(out), exclusive(out / "build"):
+    build = _Build(encoder, source, out, config, ranges, *_known(photos, encoder), fit, None)
+    with full_disk_told(out):
         return build.run()
+
+
+def add_to_index(
+    path: str | Path,
+    source: tiles.ImagerySource | None,
+    region: Region | None,
+    config: AddConfig,
+    *,
+    photos: Sequence[PhotoQuery] = (),
+) -> CellIndex:
+    """Adds imagery or ground photos to an index, or goes on with an addition that was cut off.
+
+    Codes of imagery of another date are put beside those that are there, of the same date in their place; only shards
+    that the imagery or the photos touch are written anew.
+
+    Args:
+        path: Index folder.
+        source: Imagery to cut chips from; None adds photos alone.
+        region: Ground to cover; None is what the imagery covers.
+        config: How the encoder is run.
+        photos: Ground photos; those that the index has already are named and left out.
+
+    Returns:
+        The index with the additions.
+
+    Raises:
+        IndexNotFoundError: It is no index.
+        ConfigError: There is nothing to add, or an unfinished addition of something else; says which.
+        RegionError: The region and the imagery have no ground in common.
+        BusyError: Another process is writing the index.
+        StorageFullError: The disk is full; running the same again goes on.
+        TilesError: The imagery cannot be read.
+    """
+    out = Path(path)
+    with CellIndex.open(out) as index:
+        encoder, level = index.encoder(), index.level
+    ranges = np.empty((0, 2), np.uint64)
+    if source is not None:
+        coverage = Region.from_geometry(source.coverage(), name=source.uri)
+        if region is not None and not region.geometry.intersects(coverage.geometry):
+            raise RegionError(f"{region.name}: has no ground in common with the imagery {source.uri}")
+        ranges = (region or coverage).cell_ranges(level)
+    base = store.read_manifest(out)
+    table = base.prototypes
+    settings = BuildConfig(
+        **{f.name: getattr(config, f.name) for f in fields(InferenceConfig)},
+        encoder=base.encoder["folder"],
+        imagery=config.imagery or base.imagery,
+        out=str(out),
+        level=level,
+        min_coverage=base.min_coverage,
+        border=table.border if table else True,
+        frustum=table.frustum if table else False,
+        overwrite=config.overwrite,
+    )
+    with full_disk_told(out):
+        return _Build(encoder, source, out, settings, ranges, *_known(photos, encoder), None, base).run()
+
+
+def _known(photos: Sequence[PhotoQuery], encoder: CrossViewEncoder) -> tuple[list[Photo], dict[str, str]]:
+    known, left_out = known_photos(photos, needs_heading=isinstance(encoder.ground, PlanView))
+    if photos and not known:
+        raise ConfigError(f"{len(photos)} photos, and none can be used: {next(iter(left_out.values()))}")
+    return known, left_out
 
 
 @dataclass
@@ -84,51 +177,157 @@ class _Build:
     """One build: the settings, and the journal under `build/` that a later process reads."""
 
     encoder: CrossViewEncoder
-    source: tiles.ImagerySource
+    source: tiles.ImagerySource | None
     out: Path
     config: BuildConfig
     ranges: NDArray[np.uint64]
+    photos: Sequence[Photo]
+    left_out: dict[str, str]
+    fit: Fit | None
+    base: store.Manifest | None
 
     def run(self) -> CellIndex:
-        fingerprint = self.encoder.fingerprint()
-        self._claim(fingerprint)
-        encoder_folder = Path("encoder", fingerprint)
-        self._save_encoder(self.out / encoder_folder, fingerprint)
-        shards = list(_shards(self.ranges, self.config.level))
-        with tqdm(
-            total=sum(n for _, n in shards), desc="index build", unit="cell", disable=None, dynamic_ncols=True
-        ) as bar:
-            entries = [self._shard(parent, bar) for parent, _ in shards]
-        manifest = store.Manifest(
+        """Does what is left to do; several processes may do so at once, and the last to finish commits for all."""
+        journal, fingerprint = self.out / "build", self.encoder.fingerprint()
+        plan = self._plan(fingerprint)
+        with suppress(BusyError), exclusive(journal):
+            self._claim(plan)
+            if self.base is None:
+                self._save_encoder(self.out / "encoder" / fingerprint, fingerprint)
+        with shared(journal):
+            if differing := self._differing(plan):
+                others = ", ".join(differing)
+                raise BusyError(f"{self.out}: another process is writing there, with another {others}; wait for it")
+            entries = self._entries(plan)
+            with in_turn(self.out / "commits" / "build.lock"):
+                if not self._differing(plan):
+                    self._commit(entries, fingerprint)
+        return CellIndex.open(self.out)
+
+    def _entries(self, plan: dict[str, Any]) -> dict[str, store.ShardEntry]:
+        """Makes the shards that nobody has made yet and nobody is making, and waits for the others."""
+        waiting = dict(_shards(self.ranges, self.config.level))
+        entries: dict[str, store.ShardEntry] = {}
+        total = sum(waiting.values())
+        with tqdm(total=total, desc="index build", unit="cell", disable=None, dynamic_ncols=True) as bar:
+            # Once another has committed, what all have made is in the index, and no longer in the journal.
+            while waiting and not self._differing(plan):
+                for parent, n_cells in list(waiting.items()):
+                    token = str(cells.tokens(np.array([parent]))[0])
+                    with claimed(self.out / "build" / f"{token}.lock") as mine:
+                        entry = self._finished(token)
+                        if entry is not None:
+                            bar.update(n_cells)
+                        elif mine:
+                            entry = self._shard(parent, token, bar)
+                    if entry is not None:
+                        entries[token] = entry
+                        del waiting[parent]
+                if waiting:
+                    time.sleep(_POLL_S)
+        return entries
+
+    def _finished(self, token: str) -> store.ShardEntry | None:
+        try:
+            return store.ShardEntry(**json.loads((self.out / "build" / f"{token}.json").read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+
+    def _commit(self, entries: dict[str, store.ShardEntry], fingerprint: str) -> None:
+        manifest = self.base or store.Manifest(
             level=self.config.level,
             dim=self.encoder.dim,
             chip=asdict(self.encoder.aerial),
-            encoder={"fingerprint": fingerprint, "folder": str(encoder_folder)},
+            encoder={"fingerprint": fingerprint, "folder": str(Path("encoder", fingerprint))},
             min_coverage=self.config.min_coverage,
-            imagery=[_absolute(uri) for uri in self.config.imagery],
-            sources=[asdict(part) for part in self.source.parts()],
-            skipped_sources=[{"uri": uri, "reason": reason} for uri, reason in self._skipped().items()],
-            shards=entries,
+            imagery=[],
+            sources=[],
+            skipped_sources=[],
+            shards=[],
+            created_at="",
+            geoview="",
+        )
+        entries = {entry.parent: entry for entry in manifest.shards} | entries
+        parts = [] if self.source is None else [asdict(part) for part in self.source.parts()]
+        skipped = [{"uri": uri, "reason": reason} for uri, reason in self._skipped().items()]
+        manifest = replace(
+            manifest,
+            imagery=_each_once([*manifest.imagery, *map(_absolute, self.config.imagery)]),
+            sources=_each_once([*manifest.sources, *parts]),
+            skipped_sources=_each_once([*manifest.skipped_sources, *skipped]),
+            shards=sorted(entries.values(), key=lambda entry: int(cells.from_tokens([entry.parent])[0])),
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             geoview=version("geoview"),
         )
+        if self.photos:
+            manifest = self._with_photos(manifest)
         store.commit(self.out, manifest)
+        store.sweep(self.out)
         store.remove_journal(self.out)
-        store.remove_unnamed(self.out, manifest)
-        return CellIndex(self.out, manifest)
 
-    def _claim(self, fingerprint: str) -> None:
-        """Writes what is being built, or checks that the unfinished build there is the same."""
-        plan = {
+    def _with_photos(self, manifest: store.Manifest) -> store.Manifest:
+        """Adds prototypes: first without the photos that are kept back to fit their weight, then with these."""
+        vectors, failed = photo_vectors(self.encoder, self.photos, self.config, self.out / "build" / "photos")
+        speech = Speech(PROTOTYPE_LEVEL, self.config.border, self.config.frustum)
+        shards = [] if manifest.prototypes is None else manifest.prototypes.shards
+        sound = np.asarray(vectors).any(axis=1) & ~self._known_before(shards)
+        back = held_back(self.photos) & sound if manifest.fusion is None else np.zeros(len(self.photos), np.bool_)
+        fusion: dict[str, Any] = manifest.fusion or {**asdict(Fusion(1.0)), "fitted_on_photos": 0}
+        for which in (sound & ~back, back):
+            chosen = [photo for photo, here in zip(self.photos, which, strict=True) if here]
+            shards = prototype_shards(self.out, chosen, np.asarray(vectors)[which], speech, shards)
+            table = store.PrototypeTable(speech.level, speech.border, speech.frustum, shards)
+            manifest = replace(manifest, prototypes=table, fusion=fusion)
+            if which is not back and self.fit is not None and shards and back.any():
+                before = CellIndex(self.out, store.Commit(manifest, None), checked=False)
+                kept = [photo for photo, here in zip(self.photos, back, strict=True) if here]
+                fitted, notes = self.fit(before, kept)
+                fusion = {**asdict(fitted), **notes}
+        held = [store.open_shard(self.out, entry).read("cell") for entry in manifest.shards]
+        inside = np.concatenate([np.empty(0, np.uint64), *held])
+        outside = ~np.isin(cells.cell_ids([photo.latlon_deg for photo in self.photos], manifest.level), inside)
+        if outside.any():
+            log.warning("%d of %d photos stand outside every cell of the index", outside.sum(), len(self.photos))
+        reasons = self.left_out | failed
+        skipped = [{"path": path, "reason": why} for path, why in reasons.items()]
+        return replace(manifest, skipped_photos=_each_once([*manifest.skipped_photos, *skipped]))
+
+    def _known_before(self, shards: Sequence[store.PrototypeEntry]) -> NDArray[np.bool_]:
+        """Tells which photos the index has already: they do not speak twice."""
+        known = [store.open_prototypes(self.out, entry).read("photo_key") for entry in shards]
+        keys = np.array([photo.key for photo in self.photos], np.uint64)
+        twice = np.isin(keys, np.concatenate([np.empty(0, np.uint64), *known]))
+        if twice.any():
+            log.warning("%d of %d photos are in the index already", twice.sum(), len(self.photos))
+        return np.asarray(twice)
+
+    def _plan(self, fingerprint: str) -> dict[str, Any]:
+        """What is being built."""
+        photos = repr([(photo.key, photo.latlon_deg, photo.heading_deg) for photo in self.photos])
+        return {
+            "adds_to": self.base and self.base.number,
             "encoder": fingerprint,
             "level": self.config.level,
             "min_coverage": self.config.min_coverage,
-            "imagery": [part.uri for part in self.source.parts()],
+            "imagery": [] if self.source is None else [part.uri for part in self.source.parts()],
             "region": hashlib.sha256(self.ranges.tobytes()).hexdigest()[:16],
+            "photos": hashlib.sha256(photos.encode()).hexdigest()[:16],
+            "border": self.config.border,
+            "frustum": self.config.frustum,
         }
+
+    def _differing(self, plan: dict[str, Any]) -> list[str]:
+        """Returns in what the journal's plan differs; a journal that is gone differs, too."""
+        try:
+            return differing_keys(json.loads((self.out / "build" / "plan.json").read_text(encoding="utf-8")), plan)
+        except FileNotFoundError:
+            return ["plan"]
+
+    def _claim(self, plan: dict[str, Any]) -> None:
+        """Writes what is being built, or checks that the unfinished build there is the same."""
         path = self.out / "build" / "plan.json"
         if path.exists():
-            differing = differing_keys(json.loads(path.read_text(encoding="utf-8")), plan)
+            differing = self._differing(plan)
             if differing and not self.config.overwrite:
                 raise ConfigError(
                     f"{self.out}: holds an unfinished build with another {', '.join(differing)}; "
@@ -159,23 +358,21 @@ class _Build:
         """Returns imagery that could not be read, by this process or one before it: uri to reason."""
         path = self.out / "build" / "skipped.json"
         earlier: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        return earlier | {str(uri): reason for uri, reason in self.source.skipped}
+        return earlier | {str(uri): reason for uri, reason in (self.source.skipped if self.source else ())}
 
-    def _shard(self, parent: np.uint64, bar: tqdm[Any]) -> store.ShardEntry:
-        token = cells.tokens(np.array([parent]))[0]
-        done = self.out / "build" / f"{token}.json"
-        if done.exists():
-            entry = store.ShardEntry(**json.loads(done.read_text(encoding="utf-8")))
-            bar.update(entry.rows + entry.skipped)
-            return entry
+    def _shard(self, parent: np.uint64, token: str, bar: tqdm[Any]) -> store.ShardEntry:
         ids = _cells_under(parent, self.ranges, self.config.level)
         journal = self.out / "build" / token
         parts = [
             self._block(ids[start : start + _BLOCK_CELLS], journal / f"{start:06d}.npz", bar)
             for start in range(0, len(ids), _BLOCK_CELLS)
         ]
-        entry = store.write_shard(self.out, token, store.Rows.concatenate(parts))
-        write_json(done, asdict(entry))
+        rows = store.Rows.concatenate(parts)
+        for before in self.base.shards if self.base else ():
+            if before.parent == token:
+                rows = store.read_rows(self.out, before).updated(rows)
+        entry = store.write_rows(self.out, token, rows)
+        write_json(self.out / "build" / f"{token}.json", asdict(entry))
         remove_folder(journal)
         return entry
 
@@ -192,6 +389,7 @@ class _Build:
         return rows
 
     def _encode(self, ids: NDArray[np.uint64], bar: tqdm[Any]) -> store.Rows:
+        assert self.source is not None, "without imagery there are no cells to encode"
         chips = _Chips(self.source, self.encoder.aerial)
         coverage = np.zeros(len(ids), np.float16)
         dates = np.zeros(len(ids), np.int32)
@@ -264,6 +462,11 @@ def _read_block(path: Path, ids: NDArray[np.uint64]) -> store.Rows | None:
         return None
     held = np.sort(np.concatenate([rows.cell, rows.skipped_cell]))
     return rows if np.array_equal(held, ids) else None
+
+
+def _each_once(entries: list[T]) -> list[T]:
+    """Returns entries of a manifest in their order, those that are equal to an earlier one left out."""
+    return list({json.dumps(entry, sort_keys=True): entry for entry in entries}.values())
 
 
 def _absolute(uri: str) -> str:

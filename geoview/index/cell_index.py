@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geoview.config import AerialView
-from geoview.errors import EncoderMismatchError, IndexCorruptError, RegionError
+from geoview.errors import ConfigError, EncoderMismatchError, IndexCorruptError, RegionError
 from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.index import store
+from geoview.index.fusion import Fusion, fused_codes, fused_queries, interpolated
+from geoview.index.prototypes import Prototypes, directions
+from geoview.index.shards import Shard
 from geoview.models.encoder import CrossViewEncoder
 from geoview.topk import top_k
 
 __all__ = ["CellIndex", "Hits"]
 
-# Rows read at once: 16,384 x 1,024 in half precision are 32 MB.
+# Rows taken at once: 16,384 x 1,024 in half precision are 32 MB.
 _READ_ROWS = 16_384
+#: (row numbers, codes)
+Blocks = Iterator[tuple[NDArray[np.int64], NDArray[np.floating]]]
 _NO_CELLS = np.empty(0, np.uint64)
-# Rows that are read and not used, where that saves a read.
-_MAX_GAP_ROWS = 1024
 # Codes are rounded to half precision: a unit vector's norm may be off by this much.
 _NORM_TOLERANCE = 2e-3
 
@@ -47,29 +50,44 @@ class Hits:
 class CellIndex:
     """Codes of S2 cells, in S2 order over all shards.
 
+    It reads the commit that it was opened with, whatever is committed later, and holds it until it is closed.
+
     Attributes:
         path: Index folder.
-        manifest: The generation that this object reads.
+        manifest: What it reads.
     """
 
-    def __init__(self, path: Path, manifest: store.Manifest) -> None:
-        self.path = path
-        self.manifest = manifest
-        self._first_row = np.cumsum([0, *(s.rows for s in manifest.shards)])
+    def __init__(self, path: Path, commit: store.Commit, *, checked: bool) -> None:
+        self.path, self.manifest = path, commit.manifest
+        self._commit, self._checked = commit, checked
+        self._first_row = np.cumsum([0, *(s.rows for s in self.manifest.shards)])
+        self._shards: dict[int, Shard] = {}
+        self._prototypes: dict[str, Shard] = {}
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
+    def open(cls, path: str | Path, *, checked: bool = False) -> Self:
         """Opens an index folder; reads the manifest and nothing else.
 
         Args:
             path: Index folder.
+            checked: Compare codes with their checksums, too, when they are first read; cells always are.
 
         Raises:
             IndexNotFoundError: It is no index, or its build is not finished.
-            IndexVersionError: It was written in a newer format.
+            IndexVersionError: It was written in another format.
             IndexCorruptError: Its manifest cannot be read.
         """
-        return cls(Path(path), store.read_manifest(Path(path)))
+        return cls(Path(path), store.Commit.open(Path(path)), checked=checked)
+
+    def close(self) -> None:
+        """Lets go of the commit: what has been replaced since may be swept away."""
+        self._commit.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __len__(self) -> int:
         return self.manifest.n_rows
@@ -78,6 +96,11 @@ class CellIndex:
     def level(self) -> int:
         """S2 level of the cells."""
         return self.manifest.level
+
+    @property
+    def dates_a_cell(self) -> int:
+        """Most codes of a cell, of imagery of so many dates."""
+        return max([1, *(entry.dates_a_cell for entry in self.manifest.shards)])
 
     @property
     def chip(self) -> AerialView:
@@ -105,6 +128,7 @@ class CellIndex:
         k: int,
         *,
         region: Region | None = None,
+        kappa: float | Fusion | None = None,
         device: str = "cpu",
     ) -> Hits:
         """Finds the cells whose codes have the largest inner products with the queries, exactly.
@@ -113,6 +137,7 @@ class CellIndex:
             queries: (Q, dim) embeddings of this index's encoder.
             k: Rows to find for each query.
             region: Search these cells only; reads only their rows.
+            kappa: Weight of ground photos against imagery; None is what the index was fitted to.
             device: Where to compute.
 
         Returns:
@@ -121,6 +146,7 @@ class CellIndex:
         Raises:
             RegionError: No cell of the index lies in the region.
             EncoderMismatchError: The queries are not as long as the codes.
+            ConfigError: `kappa` is out of range, or asks for ground photos where the index has none.
             IndexCorruptError: A file is missing or truncated.
         """
         if queries.ndim != 2 or queries.shape[1] != self.manifest.dim:
@@ -128,22 +154,63 @@ class CellIndex:
                 f"{self.path}: codes have {self.manifest.dim} elements, the queries' shape is {queries.shape}; "
                 "embed them with the index's own encoder"
             )
-        selection = list(self._selection(region))
-        if region is not None and not selection:
-            raise RegionError(
-                f"{region.name}: no cell of {self.path} lies in it; `geoview info {self.path}` tells its extent"
-            )
-        rows, scores = top_k(queries, self._blocks(selection), k, device=device)
+        fusion = self._fusion(kappa)
+        blocks: Blocks = self._blocks(self._selection(region))
+        if fusion.kappa:
+            queries, blocks = fused_queries(queries), self._fused(blocks, fusion)
+        rows, scores = top_k(queries, blocks, k, device=device)
         return Hits(self._cell_ids(rows), rows, scores)
+
+    @property
+    def fusion(self) -> Fusion:
+        """How much prototypes count in a search that does not say."""
+        fitted = self.manifest.fusion
+        return Fusion(0.0) if fitted is None else Fusion(fitted["kappa"], fitted["offset"])
+
+    def set_fusion(self, fusion: Fusion, notes: dict[str, Any]) -> None:
+        """Commits how much prototypes count from now on; who has opened the index before goes on as he did.
+
+        Args:
+            fusion: What to commit.
+            notes: What it was fitted on, and what it reaches.
+
+        Raises:
+            ConfigError: The index has no prototypes.
+            BusyError: The index is being written.
+        """
+        if self.manifest.prototypes is None:
+            raise ConfigError(
+                f"{self.path}: has no ground photos to weigh; give some with `geoview index build --photos`"
+            )
+        with store.writing(self.path) as latest:
+            store.commit(self.path, replace(latest, fusion={**asdict(fusion), **notes}))
+            store.sweep(self.path)
+        self._commit.close()
+        self._commit = store.Commit.open(self.path)
+        self.manifest = self._commit.manifest
 
     def cell_ids(self) -> NDArray[np.uint64]:
         """Returns the cell of every row, (N,), ascending; a cell with several dates comes several times."""
-        return np.concatenate([_NO_CELLS, *(store.read_cells(self.path, s) for s in self.manifest.shards)])
+        return np.concatenate([_NO_CELLS, *(self._sound("cell", i) for i in range(self._n_shards))])
+
+    def prototypes(self) -> Prototypes:
+        """Returns all prototypes, in S2 order.
+
+        Raises:
+            ConfigError: The index has none.
+        """
+        if self.manifest.prototypes is None:
+            raise ConfigError(f"{self.path}: has no ground photos")
+        shards = [store.open_prototypes(self.path, entry) for entry in self.manifest.prototypes.shards]
+        for shard in shards:
+            for name in shard.rows:
+                shard.check(name)
+        read = [Prototypes(**{name: shard.read(name) for name in shard.rows}) for shard in shards]
+        return Prototypes.concatenate([Prototypes.none(self.manifest.dim), *read])
 
     def skipped_cell_ids(self) -> NDArray[np.uint64]:
         """Returns the cells that have no code because their chips had too little valid ground, (M,), ascending."""
-        opened = (store.read_shard(self.path, s) for s in self.manifest.shards)
-        return np.concatenate([_NO_CELLS, *(store.read_rows(s["skipped_cell"], 0, 2**62) for s in opened)])
+        return np.concatenate([_NO_CELLS, *(self._sound("skipped_cell", i) for i in range(self._n_shards))])
 
     def extent_deg(self) -> tuple[float, float, float, float] | None:
         """Returns (south, west, north, east) around the centres of all cells; None for an empty index.
@@ -174,66 +241,145 @@ class CellIndex:
             problems.append(str(error))
         for entry in self.manifest.shards:
             try:
-                damaged = store.damaged_blocks(self.path, entry)
-                problems += damaged or self._disorder(entry)
+                shard = store.open_shard(self.path, entry)
+                problems += shard.damage() or self._disorder(shard, entry)
+            except IndexCorruptError as error:
+                problems.append(str(error))
+        for table in self.manifest.prototypes.shards if self.manifest.prototypes else ():
+            try:
+                shard = store.open_prototypes(self.path, table)
+                problems += shard.damage() or self._disorder_of_prototypes(shard, table)
             except IndexCorruptError as error:
                 problems.append(str(error))
         return problems
 
-    def _disorder(self, entry: store.ShardEntry) -> list[str]:
+    @property
+    def _n_shards(self) -> int:
+        return len(self.manifest.shards)
+
+    def _shard(self, number: int) -> Shard:
+        if number not in self._shards:
+            self._shards[number] = store.open_shard(self.path, self.manifest.shards[number])
+        return self._shards[number]
+
+    def _sound(self, name: str, number: int) -> NDArray[Any]:
+        """Returns a shard's column after comparing it with its checksums: a wrong cell would be a wrong place."""
+        self._shard(number).check(name)
+        return self._shard(number).read(name)
+
+    def _disorder(self, shard: Shard, entry: store.ShardEntry) -> list[str]:
         """Checks what checksums cannot: order, place and norms."""
-        arrays = store.read_shard(self.path, entry)
         problems = []
         parent = cells.from_tokens([entry.parent])
         low, high = cells.range_min(parent)[0], cells.range_max(parent)[0]
-        ids, dates = store.read_rows(arrays["cell"], 0, entry.rows), store.read_rows(arrays["date"], 0, entry.rows)
+        ids, dates = shard.read("cell"), shard.read("date")
         if len(ids):
             if not np.array_equal(np.lexsort((dates, ids)), np.arange(len(ids))):
                 problems.append(f"{entry.folder}/cell: not in the order of (cell, date)")
             if ids.min() < low or ids.max() > high or (cells.levels(ids) != self.level).any():
                 problems.append(f"{entry.folder}/cell: holds cells of another level or another shard")
         for start in range(0, entry.rows, _READ_ROWS):
-            block = store.read_rows(arrays["aerial"], start, min(start + _READ_ROWS, entry.rows)).astype(np.float32)
+            block = shard.take("aerial", slice(start, start + _READ_ROWS)).astype(np.float32)
             wrong = np.flatnonzero(~(np.abs(np.linalg.norm(block, axis=1) - 1) <= _NORM_TOLERANCE))
             if len(wrong):
                 problems.append(f"{entry.folder}/aerial: row {start + wrong[0]} is not a unit vector")
         return problems
 
+    def _disorder_of_prototypes(self, shard: Shard, entry: store.PrototypeEntry) -> list[str]:
+        problems = []
+        parent = cells.from_tokens([entry.parent])
+        ids = shard.read("cell")
+        if (np.diff(ids) == 0).any() or not np.array_equal(ids, np.sort(ids)):
+            problems.append(f"{entry.folder}/cell: cells are not in order")
+        if len(ids) and (ids[0] < cells.range_min(parent)[0] or ids[-1] > cells.range_max(parent)[0]):
+            problems.append(f"{entry.folder}/cell: holds cells of another shard")
+        if not np.isfinite(shard.read("sum")).all() or not (shard.read("weight") > 0).all():
+            problems.append(f"{entry.folder}: a sum is not finite, or has no weight")
+        return problems
+
+    def _fusion(self, kappa: float | Fusion | None) -> Fusion:
+        fusion = self.fusion if kappa is None else kappa
+        if not isinstance(fusion, Fusion):
+            fusion = Fusion(fusion, self.fusion.offset)
+        if fusion.kappa and self.manifest.prototypes is None:
+            raise ConfigError(
+                f"{self.path}: kappa is {fusion.kappa:g}, and the index has no ground photos; leave it out, or give "
+                "photos with `geoview index build --photos`"
+            )
+        return fusion
+
+    def _fused(self, blocks: Blocks, fusion: Fusion) -> Blocks:
+        table = self.manifest.prototypes
+        assert table is not None, "_fusion asks for prototypes"
+        for rows, aerial in blocks:
+            prototypes = interpolated(self._cell_ids(rows), table.level, self._vectors_of)
+            yield rows, fused_codes(aerial, prototypes, fusion)
+
+    def _vectors_of(self, ids: NDArray[np.uint64]) -> NDArray[np.float32]:
+        """Returns (n, dim) prototypes of cells in ascending order, zeros where there is none."""
+        assert self.manifest.prototypes is not None
+        found = np.zeros((len(ids), self.manifest.dim), np.float32)
+        for entry in self.manifest.prototypes.shards:
+            parent = cells.from_tokens([entry.parent])
+            first = int(np.searchsorted(ids, cells.range_min(parent)[0]))
+            last = int(np.searchsorted(ids, cells.range_max(parent)[0], "right"))
+            if first == last or not entry.rows:
+                continue
+            if entry.parent not in self._prototypes:
+                self._prototypes[entry.parent] = store.open_prototypes(self.path, entry)
+            shard = self._prototypes[entry.parent]
+            shard.check("cell")
+            known = shard.read("cell")
+            at = np.searchsorted(known, ids[first:last]).clip(max=len(known) - 1)
+            here = np.flatnonzero(known[at] == ids[first:last])
+            if self._checked:
+                shard.check("sum", at[here])
+            found[first + here] = directions(shard.take("sum", at[here]))
+        return found
+
     def _selection(self, region: Region | None) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """Yields (shard, its rows in the region, ascending); shards without any are left out, unread where possible."""
+        """Yields (shard, its rows in the region, ascending); shards without any are left out, unread where possible.
+
+        Raises:
+            RegionError: There is no such row.
+        """
         if region is None:
             yield from ((i, np.arange(entry.rows)) for i, entry in enumerate(self.manifest.shards) if entry.rows)
             return
         ranges = region.cell_ranges(self.level)
         parents = cells.from_tokens([s.parent for s in self.manifest.shards])
         lows, highs = cells.range_min(parents), cells.range_max(parents)
-        for i, entry in enumerate(self.manifest.shards):
+        found = False
+        for i in range(self._n_shards):
             first, last = np.searchsorted(ranges[:, 1], lows[i]), np.searchsorted(ranges[:, 0], highs[i], "right")
             if first < last:
-                ids = store.read_cells(self.path, entry)
+                ids = self._sound("cell", i)
                 # Ranges are disjoint: a cell lies in the last one that begins before it, or in none.
                 at = np.searchsorted(ranges[:, 0], ids, "right") - 1
                 inside = np.flatnonzero((at >= 0) & (ids <= ranges[at, 1]))
                 if len(inside):
+                    found = True
                     yield i, inside
+        if not found:
+            raise RegionError(
+                f"{region.name}: no cell of {self.path} lies in it; `geoview info {self.path}` tells its extent"
+            )
 
-    def _blocks(
-        self, selection: list[tuple[int, NDArray[np.int64]]]
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
-        for shard, rows in selection:
-            aerial = store.read_shard(self.path, self.manifest.shards[shard])["aerial"]
-            # Rows near one another are read in one go; what lies between them is dropped again.
-            for run in np.split(rows, np.flatnonzero(np.diff(rows) > _MAX_GAP_ROWS) + 1):
-                for part in np.split(run, np.flatnonzero(np.diff((run - run[0]) // _READ_ROWS)) + 1):
-                    block = store.read_rows(aerial, int(part[0]), int(part[-1]) + 1)
-                    yield self._first_row[shard] + part, block[part - part[0]]
+    def _blocks(self, selection: Iterator[tuple[int, NDArray[np.int64]]]) -> Blocks:
+        for number, rows in selection:
+            shard = self._shard(number)
+            if self._checked:
+                shard.check("aerial", rows)
+            for start in range(0, len(rows), _READ_ROWS):
+                part = rows[start : start + _READ_ROWS]
+                yield self._first_row[number] + part, shard.take("aerial", part)
 
     def _cell_ids(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
         found = np.zeros(rows.shape, np.uint64)
         shards = np.searchsorted(self._first_row, rows, "right") - 1
         for shard in np.unique(shards[rows >= 0]):
-            entry = self.manifest.shards[shard]
-            ids = store.read_cells(self.path, entry)
             here = (shards == shard) & (rows >= 0)
-            found[here] = ids[rows[here] - self._first_row[shard]]
+            at = rows[here] - self._first_row[shard]
+            self._shard(shard).check("cell", at)
+            found[here] = self._shard(shard).read("cell")[at]
         return found

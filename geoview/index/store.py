@@ -1,57 +1,61 @@
-"""The index folder: shards of plain Zarr, a manifest, and the commit that moves readers to the next generation.
+"""The index folder: shards, a manifest, and the commit that moves readers to the next generation.
 
     manifest.json                          names every file that counts; replaced by rename
+    commits/<number>.json                  the same, one for each commit that a reader may still hold
     encoder/<fingerprint>/                 the encoder that made the codes
-    shards/<S2 parent token>/<generation>/ one Zarr group: rows ordered by (cell, date), and the cells without a code
+    shards/<S2 parent token>/<generation>/ rows ordered by (cell, date), and the cells without a code
+    prototypes/<S2 parent token>/<generation>/ sums over the ground photos of larger cells, in the order of these
     build/                                 journal of a build that is not finished
 
-A reader sees what the manifest names and nothing else, so that a writer killed at any moment leaves the index whole.
+A reader sees what its manifest names and nothing else, so that a writer killed at any moment leaves the index whole.
+It holds its commit by a lock that the kernel lets go of with the process; what nobody holds is swept away.
 """
 
 from __future__ import annotations
 
-import hashlib
+import fcntl
 import json
+import os
 import secrets
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Self
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from geoview.errors import IndexCorruptError, IndexNotFoundError, IndexVersionError
-from geoview.files import remove_folder, sync, write_json
+from geoview.files import exclusive, in_turn, remove_folder, write_json
+from geoview.index.prototypes import Prototypes
+from geoview.index.shards import Shard, checksum, write_shard
 
 __all__ = [
     "FORMAT_VERSION",
     "SHARD_LEVELS",
-    "Array",
+    "Commit",
     "Manifest",
+    "PrototypeEntry",
+    "PrototypeTable",
     "Rows",
     "ShardEntry",
     "clear_journal",
     "commit",
-    "damaged_blocks",
-    "read_cells",
+    "open_prototypes",
+    "open_shard",
     "read_manifest",
     "read_rows",
-    "read_shard",
     "remove_journal",
-    "remove_unnamed",
-    "write_shard",
+    "sweep",
+    "write_prototypes",
+    "write_rows",
+    "writing",
 ]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # A shard is the part of an index under one S2 cell this many levels up: 4^8 = 65,536 cells.
 SHARD_LEVELS = 8
-# Rows of a Zarr chunk and of a checksum.
-_BLOCK_ROWS = 4096
-# What Zarr keeps beside every array and group, and the key of its checksum.
-_METADATA = "zarr.json"
-#: A Zarr array on disk, read by slicing.
-Array = zarr.Array[Any]
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,29 @@ class Rows:
         skipped = np.argsort(joined["skipped_cell"], kind="stable")
         return cls(**{k: v[skipped if k.startswith("skipped_") else order] for k, v in joined.items()})
 
+    def updated(self, new: Rows) -> Rows:
+        """Returns these rows and newer ones: of a cell and a date the newer code counts, other dates stay beside it."""
+        both = Rows.concatenate([self.without(np.isin(_cell_dates(self), _cell_dates(new))), new])
+        skipped, first = np.unique(both.skipped_cell[::-1], return_index=True)
+        still = ~np.isin(skipped, both.cell)
+        return replace(both, skipped_cell=skipped[still], skipped_coverage=both.skipped_coverage[::-1][first][still])
+
+    def without(self, rows: NDArray[np.bool_]) -> Rows:
+        """Returns the rows but for some, (N,) bool; cells without a code stay."""
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Rows(**{k: v if k.startswith("skipped_") else v[~rows] for k, v in columns.items()})
+
+    @property
+    def dates_a_cell(self) -> int:
+        """Most rows of a cell."""
+        return int(np.unique(self.cell, return_counts=True)[1].max(initial=1))
+
+
+def _cell_dates(rows: Rows) -> NDArray[np.void]:
+    pairs = np.empty(len(rows), [("cell", np.uint64), ("date", np.int32)])
+    pairs["cell"], pairs["date"] = rows.cell, rows.date
+    return pairs
+
 
 @dataclass(frozen=True)
 class ShardEntry:
@@ -95,19 +122,72 @@ class ShardEntry:
         generation: Folder under `shards/<parent>/`.
         rows: Codes.
         skipped: Cells without a code.
-        checksums: Array name to checksums of its blocks of 4,096 rows; `zarr.json` to that of all files of that name.
+        dates_a_cell: Most codes of a cell.
+        checksum: Of the shard's `zarr.json`, which holds those of its other files.
     """
 
     parent: str
     generation: str
     rows: int
     skipped: int
-    checksums: dict[str, list[str]]
+    dates_a_cell: int
+    checksum: str
 
     @property
     def folder(self) -> Path:
         """Path below the index folder."""
         return Path("shards", self.parent, self.generation)
+
+
+@dataclass(frozen=True)
+class PrototypeEntry:
+    """One shard of prototypes in the manifest.
+
+    Attributes:
+        parent: Token of the S2 cell that the shard covers.
+        generation: Folder under `prototypes/<parent>/`.
+        rows: Cells with a prototype.
+        photos: Photos that were taken here.
+        checksum: Of the shard's `zarr.json`, which holds those of its other files.
+    """
+
+    parent: str
+    generation: str
+    rows: int
+    photos: int
+    checksum: str
+
+    @property
+    def folder(self) -> Path:
+        """Path below the index folder."""
+        return Path("prototypes", self.parent, self.generation)
+
+
+@dataclass(frozen=True)
+class PrototypeTable:
+    """The prototypes of an index.
+
+    Attributes:
+        level: S2 level of their cells.
+        border: Whether photos speak for the four cells around them.
+        frustum: Whether photos speak for the ground in front of them.
+        shards: In S2 order.
+    """
+
+    level: int
+    border: bool
+    frustum: bool
+    shards: list[PrototypeEntry]
+
+    @property
+    def n_rows(self) -> int:
+        """Cells with a prototype."""
+        return sum(s.rows for s in self.shards)
+
+    @property
+    def n_photos(self) -> int:
+        """Photos that speak."""
+        return sum(s.photos for s in self.shards)
 
 
 @dataclass(frozen=True)
@@ -123,11 +203,14 @@ class Manifest:
         imagery: What the imagery was opened from.
         sources: Imagery: uri, date, licence, attribution, gsd_m, crs of each part.
         skipped_sources: Imagery that could not be read: uri and reason.
+        skipped_photos: Ground photos that could not be used: path and reason.
         shards: In S2 order.
-        kappa: Weight of prototypes in a cell code; None where there are none.
-        calibration: None until the index is calibrated.
         created_at: UTC time of the commit.
         geoview: Version that wrote it.
+        prototypes: What ground photos say; None where there were none.
+        fusion: `kappa` and `offset` that searches use, and what they were fitted on; None without prototypes.
+        calibration: None until the index is calibrated.
+        number: Of the commit, counted from 1.
         format_version: Of the folder.
     """
 
@@ -142,8 +225,11 @@ class Manifest:
     shards: list[ShardEntry]
     created_at: str
     geoview: str
-    kappa: float | None = None
+    prototypes: PrototypeTable | None = None
+    fusion: dict[str, Any] | None = None
+    skipped_photos: list[dict[str, str]] = field(default_factory=list)
     calibration: dict[str, Any] | None = None
+    number: int = 0
     format_version: int = field(default=FORMAT_VERSION, kw_only=True)
 
     @property
@@ -158,46 +244,126 @@ class Manifest:
 
 
 def read_manifest(index: Path) -> Manifest:
-    """Reads `manifest.json`.
+    """Reads `manifest.json`, and does not hold it.
 
     Raises:
         IndexNotFoundError: There is none; tells apart an unfinished build from a folder that is something else.
-        IndexVersionError: A newer geoview wrote it.
-        IndexCorruptError: It cannot be read.
+        IndexVersionError: Another format.
+        IndexCorruptError: It cannot be read, or is not what was written.
     """
     path = index / "manifest.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return _parsed(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         if (index / "build").is_dir():
-            raise IndexNotFoundError(
-                f"{index}: its build is not finished; run the same `geoview index build` again"
-            ) from error
+            raise IndexNotFoundError(f"{index}: its build is not finished; run the same command again") from error
         raise IndexNotFoundError(
             f"{index}: not an index (no manifest.json); make one with `geoview index build`"
         ) from error
-    except (ValueError, OSError) as error:
-        raise IndexCorruptError(f"{path}: cannot be read: {error}") from error
-    version = content.get("format_version") if isinstance(content, dict) else None
-    if not isinstance(version, int):
-        raise IndexCorruptError(f"{path}: has no format_version")
-    if version > FORMAT_VERSION:
-        raise IndexVersionError(
-            f"{index}: format {version} is newer than this geoview reads ({FORMAT_VERSION}); update geoview"
-        )
-    try:
-        content["shards"] = [ShardEntry(**entry) for entry in content["shards"]]
-        return Manifest(**content)
-    except (KeyError, TypeError) as error:
-        raise IndexCorruptError(f"{path}: incomplete: {error}") from error
 
 
-def commit(index: Path, manifest: Manifest) -> None:
-    """Replaces the manifest by rename; everything that it names must be on disk already."""
-    write_json(index / "manifest.json", asdict(manifest))
+class Commit:
+    """A manifest that a reader holds: what it names stays on disk until the reader closes it, or ends.
+
+    Attributes:
+        manifest: What the index is.
+    """
+
+    def __init__(self, manifest: Manifest, file: IO[bytes] | None) -> None:
+        self.manifest, self._file = manifest, file
+
+    @classmethod
+    def open(cls, index: Path) -> Self:
+        """Reads `manifest.json` and holds it; raises what `read_manifest` raises."""
+        while True:
+            manifest = read_manifest(index)
+            try:
+                file = _commit_file(index, manifest.number).open("rb")
+            except OSError:
+                # A copy without its commits needs no holding. But another may have been committed just now.
+                if read_manifest(index).number == manifest.number:
+                    return cls(manifest, None)
+                continue
+            with suppress(OSError):  # a file system without locks: nobody sweeps there either
+                fcntl.flock(file, fcntl.LOCK_SH)
+            if os.fstat(file.fileno()).st_nlink:
+                return cls(manifest, file)
+            file.close()  # it was swept away before we held it
+
+    def close(self) -> None:
+        """Lets go of the commit."""
+        if self._file is not None:
+            self._file.close()
 
 
-def write_shard(index: Path, parent: str, rows: Rows) -> ShardEntry:
+def commit(index: Path, manifest: Manifest) -> Manifest:
+    """Replaces the manifest by rename; everything that it names must be on disk already.
+
+    Returns:
+        The manifest with its number.
+    """
+    with _committing(index):
+        manifest = replace(manifest, number=1 + max(_numbers(index), default=0))
+        content = asdict(manifest)
+        content["checksum"] = _checksum_of(content)
+        write_json(_commit_file(index, manifest.number), content)
+        write_json(index / "manifest.json", content)
+    return manifest
+
+
+def sweep(index: Path) -> dict[Path, int]:
+    """Removes commits that no reader holds, and shards and encoders that neither those left nor the journal name.
+
+    The caller holds the journal: nobody else is writing shards.
+
+    Returns:
+        The folders that were removed, and their sizes in bytes.
+    """
+    with _committing(index):
+        current = read_manifest(index)
+        held = [current]
+        for number in _numbers(index) - {current.number}:
+            path = _commit_file(index, number)
+            with path.open("rb") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    held.append(_parsed(path))
+                    continue
+                path.unlink()
+        named = {index / s.folder for each in held for s in each.shards}
+        named |= {index / s.folder for each in held if each.prototypes for s in each.prototypes.shards}
+        named |= {index / each.encoder["folder"] for each in held}
+        named |= {index / entry.folder for entry in _journal(index)}
+        there = [folder for pattern in ("shards/*/*", "prototypes/*/*", "encoder/*") for folder in index.glob(pattern)]
+        gone = [folder for folder in there if folder not in named]
+        sizes = {folder: sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) for folder in gone}
+        for folder in gone:
+            remove_folder(folder)
+        # What killed commits leave behind.
+        for part in (*index.glob(".manifest.json.*"), *index.glob("commits/.*.json.*")):
+            part.unlink(missing_ok=True)
+        for journal in index.glob(".build.*"):
+            remove_folder(journal)
+    return sizes
+
+
+@contextmanager
+def writing(index: Path) -> Iterator[Manifest]:
+    """Holds an index for one writer, as a build does, and yields what it is now.
+
+    Raises:
+        IndexNotFoundError: It is no index.
+        BusyError: Another process is writing it.
+    """
+    read_manifest(index)
+    with exclusive(index / "build"):
+        yield read_manifest(index)
+        if not (index / "build" / "plan.json").exists():  # of a build that was cut off, and that may go on
+            remove_journal(index)
+
+
+def write_rows(index: Path, parent: str, rows: Rows) -> ShardEntry:
     """Writes a new generation of a shard, whole and synced; nobody sees it before a manifest names it.
 
     Args:
@@ -208,118 +374,56 @@ def write_shard(index: Path, parent: str, rows: Rows) -> ShardEntry:
     Returns:
         The entry for the manifest.
     """
-    generation = secrets.token_hex(8)
-    checksums = {f.name: _checksums(getattr(rows, f.name)) for f in fields(Rows)}
-    entry = ShardEntry(parent, generation, len(rows), len(rows.skipped_cell), checksums)
-    folder = index / entry.folder
-    part = folder.with_name(f".{generation}")
-    try:
-        group = zarr.open_group(part, mode="w", zarr_format=3)
-        for f in fields(Rows):
-            _write_array(group, f.name, getattr(rows, f.name))
-        checksums[_METADATA] = [_metadata_checksum(part)]
-        for path in part.rglob("*"):
-            sync(path)
-        part.replace(folder)
-    except BaseException:
-        remove_folder(part)
-        raise
-    sync(folder.parent)
-    return entry
+    generation, skipped = secrets.token_hex(8), len(rows.skipped_cell)
+    entry = ShardEntry(parent, generation, len(rows), skipped, rows.dates_a_cell, "")
+    columns = {f.name: getattr(rows, f.name) for f in fields(Rows)}
+    return replace(entry, checksum=write_shard(index / entry.folder, columns))
 
 
-def read_shard(index: Path, entry: ShardEntry) -> dict[str, Array]:
-    """Opens the arrays of a shard; nothing is read before it is sliced.
+def open_shard(index: Path, entry: ShardEntry) -> Shard:
+    """Opens a shard that a manifest names.
 
     Raises:
-        IndexCorruptError: An array is missing, is not described as it was written, or has not the length that the
-            manifest says.
+        IndexCorruptError: A file of it is missing, or is not what was written.
     """
-    folder = index / entry.folder
-    try:
-        # Zarr reads past many a damage to its metadata, and fails at others with whatever exception comes up.
-        if [_metadata_checksum(folder)] != entry.checksums.get(_METADATA):
-            raise IndexCorruptError(
-                f"{folder}: a {_METADATA} in it is not what was written; build the index anew, or restore it"
-            )
-        group = zarr.open_group(folder, mode="r", zarr_format=3)
-        arrays = {f.name: group[f.name] for f in fields(Rows)}
-    except (OSError, KeyError) as error:
-        raise IndexCorruptError(
-            f"{folder}: shard is missing or incomplete ({error}); build the index anew, or restore it"
-        ) from error
-    opened: dict[str, Array] = {}
-    for name, array in arrays.items():
-        wanted = entry.skipped if name.startswith("skipped_") else entry.rows
-        if not isinstance(array, zarr.Array) or array.shape[0] != wanted:
-            raise IndexCorruptError(f"{folder}/{name}: has not the {wanted} rows that the manifest says")
-        opened[name] = array
-    return opened
+    lengths = {f.name: entry.skipped if f.name.startswith("skipped_") else entry.rows for f in fields(Rows)}
+    return Shard.open(index / entry.folder, lengths, entry.checksum)
 
 
-def read_rows(array: Array, start: int, stop: int) -> NDArray[Any]:
-    """Reads rows [start, stop) of a shard's array.
+def write_prototypes(index: Path, parent: str, prototypes: Prototypes) -> PrototypeEntry:
+    """Writes a new generation of a shard of prototypes, as `write_rows` does one of rows."""
+    generation, photos = secrets.token_hex(8), len(prototypes.photo_key)
+    entry = PrototypeEntry(parent, generation, len(prototypes), photos, "")
+    return replace(entry, checksum=write_shard(index / entry.folder, prototypes.columns()))
+
+
+def read_rows(index: Path, entry: ShardEntry) -> Rows:
+    """Reads a whole shard, compared with its checksums.
 
     Raises:
-        IndexCorruptError: The file is truncated or gone.
+        IndexCorruptError: As `open_shard`, or rows are not what was written.
     """
-    path = Path(str(array.store_path).removeprefix("file://"), "c", *["0"] * array.ndim)
-    try:
-        rows = np.asarray(array[start:stop])
-        # Zarr takes a file that is not there, or is empty, for one full of zeros. Files never come back: what is there
-        # after reading was there before.
-        if array.nbytes and not path.stat().st_size:
-            raise OSError("the file is empty")
-    except (OSError, ValueError, RuntimeError) as error:
-        raise IndexCorruptError(f"{path}: cannot be read ({error}); restore the file or build anew") from error
-    return rows
+    shard = open_shard(index, entry)
+    for name in shard.rows:
+        shard.check(name)
+    return Rows(**{name: shard.read(name) for name in shard.rows})
 
 
-def read_cells(index: Path, entry: ShardEntry) -> NDArray[np.uint64]:
-    """Reads the cell of every row of a shard and checks them: a wrong id would be a wrong place.
+def open_prototypes(index: Path, entry: PrototypeEntry) -> Shard:
+    """Opens a shard of prototypes that a manifest names.
 
     Raises:
-        IndexCorruptError: The file is damaged or gone.
+        IndexCorruptError: A file of it is missing, or is not what was written.
     """
-    ids = read_rows(read_shard(index, entry)["cell"], 0, entry.rows)
-    if _checksums(ids) != entry.checksums.get("cell"):
-        raise IndexCorruptError(f"{index / entry.folder}/cell: is not what was written; restore it or build anew")
-    return ids.astype(np.uint64, copy=False)
-
-
-def damaged_blocks(index: Path, entry: ShardEntry) -> list[str]:
-    """Returns a line for every block of rows whose checksum is not the manifest's."""
-    lines: list[str] = []
-    for name, array in read_shard(index, entry).items():
-        wanted = entry.checksums.get(name, [])
-        starts = range(0, max(1, array.shape[0]), _BLOCK_ROWS)
-        if len(starts) != len(wanted):
-            lines.append(f"{entry.folder}/{name}: {len(wanted)} checksums for {len(starts)} blocks")
-            continue
-        for start, checksum in zip(starts, wanted, strict=True):
-            stop = min(start + _BLOCK_ROWS, array.shape[0])
-            try:
-                sound = _checksums(read_rows(array, start, stop)) == [checksum]
-            except IndexCorruptError:
-                sound = False
-            if not sound:
-                lines.append(f"{entry.folder}/{name}: rows {start} to {stop} are not what was written")
-    return lines
-
-
-def remove_unnamed(index: Path, manifest: Manifest) -> None:
-    """Removes generations and encoders that the manifest does not name. A reader of those must open the index anew."""
-    named = {index / s.folder for s in manifest.shards} | {index / manifest.encoder["folder"]}
-    for folder in [*index.glob("shards/*/*"), *index.glob("encoder/*")]:
-        if folder not in named:
-            remove_folder(folder)
-    for part in index.glob(".manifest.json.*"):  # of a commit that was killed
-        part.unlink(missing_ok=True)
+    lengths = {f.name: entry.photos if f.name == "photo_key" else entry.rows for f in fields(Prototypes)}
+    return Shard.open(index / entry.folder, lengths, entry.checksum)
 
 
 def remove_journal(index: Path) -> None:
-    """Removes the journal of a build that has been committed."""
-    remove_folder(index / "build")
+    """Removes the journal of a build that has been committed, out of the way of others who look into it first."""
+    gone = index / f".build.{secrets.token_hex(4)}"
+    (index / "build").rename(gone)
+    remove_folder(gone)
 
 
 def clear_journal(index: Path) -> None:
@@ -331,32 +435,60 @@ def clear_journal(index: Path) -> None:
             path.unlink()
 
 
-def _write_array(group: zarr.Group, name: str, values: NDArray[Any]) -> None:
-    n, tail = len(values), values.shape[1:]
-    chunk = max(1, min(n, _BLOCK_ROWS))
-    shard = max(1, -(-n // chunk)) * chunk
-    # One Zarr shard, uncompressed, empty chunks kept: then the file is the row-major matrix and an index behind it.
-    array = group.create_array(
-        name,
-        shape=values.shape,
-        dtype=values.dtype,
-        chunks=(chunk, *tail),
-        shards=(shard, *tail),
-        compressors=None,
-        config={"write_empty_chunks": True},
-    )
-    array[:] = values
+def _journal(index: Path) -> Iterator[ShardEntry | PrototypeEntry]:
+    """Yields the shards that a build has finished and not committed yet."""
+    for path in index.glob("build/*.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if "generation" in content:
+            yield (PrototypeEntry if "photos" in content else ShardEntry)(**content)
 
 
-def _checksums(values: NDArray[Any]) -> list[str]:
-    return [
-        hashlib.blake2b(np.ascontiguousarray(values[i : i + _BLOCK_ROWS]).tobytes(), digest_size=8).hexdigest()
-        for i in range(0, max(1, len(values)), _BLOCK_ROWS)
-    ]
+@contextmanager
+def _committing(index: Path) -> Iterator[None]:
+    """Waits for its turn: commits are short, and one after the other."""
+    with in_turn(index / "commits" / "lock"):
+        yield
 
 
-def _metadata_checksum(folder: Path) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    for name in ("", *(f.name for f in fields(Rows))):
-        digest.update((folder / name / _METADATA).read_bytes())
-    return digest.hexdigest()
+def _commit_file(index: Path, number: int) -> Path:
+    return index / "commits" / f"{number:06d}.json"
+
+
+def _numbers(index: Path) -> set[int]:
+    return {int(path.stem) for path in index.glob("commits/[0-9]*.json")}
+
+
+def _parsed(path: Path) -> Manifest:
+    """Reads a manifest; FileNotFoundError if there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except (ValueError, OSError) as error:
+        raise IndexCorruptError(f"{path}: cannot be read: {error}") from error
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if not isinstance(version, int):
+        raise IndexCorruptError(f"{path}: has no format_version")
+    if version > FORMAT_VERSION:
+        raise IndexVersionError(
+            f"{path.parent}: format {version} is newer than this geoview reads ({FORMAT_VERSION}); update geoview"
+        )
+    if version < FORMAT_VERSION:
+        raise IndexVersionError(
+            f"{path.parent}: format {version} is older than this geoview reads ({FORMAT_VERSION}); build the index anew"
+        )
+    if content.pop("checksum", None) != _checksum_of(content):
+        raise IndexCorruptError(f"{path}: is not what was written; restore it from {path.parent / 'commits'}")
+    try:
+        content["shards"] = [ShardEntry(**entry) for entry in content["shards"]]
+        if content["prototypes"] is not None:
+            table = content["prototypes"]
+            entries = [PrototypeEntry(**entry) for entry in table["shards"]]
+            content["prototypes"] = PrototypeTable(**{**table, "shards": entries})
+        return Manifest(**content)
+    except (KeyError, TypeError) as error:
+        raise IndexCorruptError(f"{path}: incomplete: {error}") from error
+
+
+def _checksum_of(content: dict[str, Any]) -> str:
+    return checksum(json.dumps(content, sort_keys=True, allow_nan=False).encode())

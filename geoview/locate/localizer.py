@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 
 import tiles
 from geoview.config import GroundView, InferenceConfig, Seen
@@ -20,9 +21,10 @@ from geoview.errors import ConfigError, GeoviewError, RegionError
 from geoview.geo.regions import Region
 from geoview.geo.sphere import distance_m
 from geoview.index.cell_index import CellIndex
+from geoview.index.fusion import Fusion
 from geoview.locate.posterior import Place, cells_a_place, distinct_places
 
-__all__ = ["Localization", "Localizer", "PhotoView"]
+__all__ = ["EmbeddedPhoto", "Localization", "Localizer", "PhotoView", "Search"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,42 @@ class Localization:
 
 
 @dataclass(frozen=True)
+class Search:
+    """What is asked for.
+
+    Attributes:
+        top_k: Places for each photo.
+        region: Search there only.
+        kappa: Weight of ground photos against imagery; None is what the index was fitted to.
+        apart_m: Least distance between two places of an answer; they never touch in any case.
+    """
+
+    top_k: int = 10
+    region: Region | None = None
+    kappa: float | Fusion | None = None
+    apart_m: float = 0.0
+
+
+@dataclass(frozen=True)
+class EmbeddedPhoto:
+    """A photo as vectors, one for each way in which it may have been taken.
+
+    Attributes:
+        query: The photo.
+        vectors: (V, dim) unit vectors; none for a photo that could not be read.
+        headings_deg: (V,) heading of each, NaN where it does not matter.
+        latlon_deg: Position that came with the photo.
+        error: Why it could not be read.
+    """
+
+    query: PhotoQuery
+    vectors: NDArray[np.float32]
+    headings_deg: NDArray[np.float64]
+    latlon_deg: tuple[float, float] | None
+    error: str = ""
+
+
+@dataclass(frozen=True)
 class _Prepared:
     """A photo as the encoder sees it, in each way it may have been taken; headings are NaN where they do not matter."""
 
@@ -103,6 +141,7 @@ class Localizer:
         top_k: int = 10,
         region: Region | None = None,
         around_own_position_m: float | None = None,
+        kappa: float | None = None,
         view: PhotoView | None = None,
         apart_m: float = 0.0,
     ) -> Iterator[Localization]:
@@ -114,6 +153,7 @@ class Localizer:
             region: Search there only.
             around_own_position_m: Search within this distance of each photo's own position only; a photo without one
                 fails.
+            kappa: Weight of ground photos against imagery; None is what the index was fitted to.
             view: What the photos show.
             apart_m: Least distance between two places of an answer; they never touch in any case.
 
@@ -123,68 +163,88 @@ class Localizer:
         Raises:
             RegionError: No cell of the index lies in `region`.
         """
-        view = view or PhotoView()
+        search = Search(top_k, region, kappa, apart_m)
         queries = iter(p if isinstance(p, PhotoQuery) else PhotoQuery(p) for p in photos)
         while batch := list(islice(queries, self.config.batch_size)):
-            prepared = list(
-                read_ahead(
-                    lambda query: self._prepare(query, view),
-                    batch,
-                    num_workers=self.config.num_workers,
-                    depth=self.config.batch_size,
-                )
-            )
-            if around_own_position_m is not None:
-                for photo in prepared:
-                    yield from self._search_around(photo, top_k, around_own_position_m, region, apart_m, view.kind)
+            embedded = self.embed(batch, view)
+            if around_own_position_m is None:
+                yield from self.answer(embedded, search)
             else:
-                yield from self._search(prepared, top_k, region, apart_m, view.kind)
+                for photo in embedded:
+                    yield self._answer_around(photo, search, around_own_position_m)
 
-    def _search_around(
-        self, photo: _Prepared, top_k: int, radius_m: float, region: Region | None, apart_m: float, seen: Seen
-    ) -> Iterator[Localization]:
-        if not photo.pictures:
-            yield _failed(photo, photo.error)
-            return
-        if photo.latlon_deg is None:
-            yield _failed(photo, f"{photo.query.path}: has no position of its own to search around")
-            return
-        try:
-            disc = Region.disc(photo.latlon_deg, radius_m)
-            region = disc if region is None else disc.intersection(region)
-            yield from self._search([photo], top_k, region, apart_m, seen)
-        except RegionError as error:
-            yield _failed(photo, str(error))
+    def embed(self, photos: Sequence[PhotoQuery], view: PhotoView | None = None) -> list[EmbeddedPhoto]:
+        """Embeds photos in each way that they may have been taken, one entry a photo.
 
-    def _search(
-        self, prepared: list[_Prepared], top_k: int, region: Region | None, apart_m: float, seen: Seen
-    ) -> Iterator[Localization]:
+        Args:
+            photos: Photos, all of which are held in memory as the encoder sees them.
+            view: What they show.
+        """
+        view = view or PhotoView()
+        prepared = list(
+            read_ahead(
+                lambda query: self._prepare(query, view),
+                photos,
+                num_workers=self.config.num_workers,
+                depth=self.config.batch_size,
+            )
+        )
         # Sorted by shape, so that photos of mixed fields of view still fill batches.
         views = [(picture.pixels.shape, i, picture) for i, photo in enumerate(prepared) for picture in photo.pictures]
         views.sort(key=lambda entry: entry[:2])
-        vectors = list(embed(self.encoder, (picture for _, _, picture in views), self.config, seen=seen))
+        vectors: list[list[NDArray[np.float32]]] = [[] for _ in prepared]
+        pictures = (picture for _, _, picture in views)
+        for (_, i, _), vector in zip(views, embed(self.encoder, pictures, self.config, seen=view.kind), strict=True):
+            vectors[i].append(vector)
+        return [
+            EmbeddedPhoto(photo.query, np.array(mine), np.array(photo.headings_deg), photo.latlon_deg, photo.error)
+            for photo, mine in zip(prepared, vectors, strict=True)
+        ]
+
+    def answer(self, photos: Sequence[EmbeddedPhoto], search: Search) -> list[Localization]:
+        """Finds the places of photos that are embedded, one answer a photo.
+
+        Raises:
+            RegionError: No cell of the index lies in the region.
+        """
+        sound = [photo for photo in photos if len(photo.vectors)]
         places: dict[int, list[Place]] = {}
-        if vectors:
-            k = cells_a_place(self.index.level, apart_m) * top_k
-            hits = self.index.search(np.stack(vectors), k, region=region, device=str(self._device))
-            photo_of = np.array([i for _, i, _ in views])
-            for i in np.unique(photo_of).tolist():
-                mine = photo_of == i
+        if sound:
+            k = cells_a_place(self.index.level, search.apart_m) * search.top_k * self.index.dates_a_cell
+            vectors = np.concatenate([photo.vectors for photo in sound])
+            hits = self.index.search(vectors, k, region=search.region, kappa=search.kappa, device=str(self._device))
+            ends = np.cumsum([len(photo.vectors) for photo in sound])
+            for photo, end in zip(sound, ends.tolist(), strict=True):
+                mine = slice(end - len(photo.vectors), end)
                 score = hits.score[mine]
-                heading = np.broadcast_to(np.array(prepared[i].headings_deg)[:, None], score.shape).ravel()
+                heading = np.broadcast_to(photo.headings_deg[:, None], score.shape).ravel()
                 best = np.argsort(-score.ravel(), kind="stable")
-                places[i] = distinct_places(
+                places[id(photo)] = distinct_places(
                     hits.cell_id[mine].ravel()[best],
                     score.ravel()[best],
-                    top_k,
+                    search.top_k,
                     heading_deg=None if np.isnan(heading).all() else heading[best],
-                    apart_m=apart_m,
+                    apart_m=search.apart_m,
                 )
-        for i, photo in enumerate(prepared):
-            if i in places:
-                yield Localization(photo.query.path, "ok", places[i], photo.latlon_deg)
-            else:
-                yield _failed(photo, photo.error)
+        return [
+            Localization(photo.query.path, "ok", places[id(photo)], photo.latlon_deg)
+            if id(photo) in places
+            else _failed(photo, photo.error)
+            for photo in photos
+        ]
+
+    def _answer_around(self, photo: EmbeddedPhoto, search: Search, radius_m: float) -> Localization:
+        if not len(photo.vectors):
+            return _failed(photo, photo.error)
+        if photo.latlon_deg is None:
+            return _failed(photo, f"{photo.query.path}: has no position of its own to search around")
+        try:
+            disc = Region.disc(photo.latlon_deg, radius_m)
+            region = disc if search.region is None else disc.intersection(search.region)
+            (answer,) = self.answer([photo], replace(search, region=region))
+        except RegionError as error:
+            return _failed(photo, str(error))
+        return answer
 
     def _prepare(self, query: PhotoQuery, view: PhotoView) -> _Prepared:
         latlon_deg = query.latlon_deg
@@ -227,5 +287,5 @@ class Localizer:
         return source.chip(centre_deg, size_px=spec.size_px, gsd_m=spec.gsd_m), centre_deg
 
 
-def _failed(photo: _Prepared, error: str) -> Localization:
+def _failed(photo: EmbeddedPhoto, error: str) -> Localization:
     return Localization(photo.query.path, "failed", [], photo.latlon_deg, error)

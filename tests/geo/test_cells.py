@@ -306,3 +306,58 @@ def test_a_lone_id_is_as_good_as_many():
 def test_no_ids_give_no_results(function):
     nothing = np.empty(0, dtype=np.uint64)
     assert function(nothing).shape == (0, *function(MIXED[:1]).shape[1:])
+
+
+# -- surrounding -------------------------------------------------------------------------------------------------------
+
+
+@given(st.floats(-89.9, 89.9), st.floats(-180, 180), st.integers(1, 28))
+def test_the_cell_of_a_point_comes_first_and_its_neighbours_after(lat, lon, level):
+    leaf = cells.cell_ids([lat, lon], 30)
+    around, weights = cells.surrounding(leaf, level)
+    assert around.shape == weights.shape == (4,)
+    assert around[0] == cells.parents(leaf, level)
+    assert set(around[1:].tolist()) <= set(cells.neighbors(around[0]).tolist())
+    assert weights.sum() == pytest.approx(1.0)
+    assert (weights >= 0).all()
+    assert weights[0] == weights.max()
+
+
+@pytest.mark.parametrize("level", [3, 10, 15])
+def test_weights_are_bilinear_between_centres(level):
+    """Where a point stands is the weighted mean of where the four centres stand, on the plane of the face."""
+    points = random_points(500, seed=level)
+    leaves = cells.cell_ids(points, 30)
+    around, weights = cells.surrounding(leaves, level)
+    face, i, j, own = cube.squares(around)
+    within = (face == face[:, :1]).all(axis=1)
+    assert within.sum() > 300
+    mean = [((index + 0.5) / 2.0**own * weights).sum(axis=1) for index in (i, j)]
+    leaf = cube.squares(leaves)
+    for found, index in zip(mean, (leaf.i, leaf.j), strict=True):
+        np.testing.assert_allclose(found[within], ((index + 0.5) / 2.0**30)[within], atol=1e-12)
+
+
+def test_children_weigh_nine_three_three_one():
+    parent = cells.cell_ids(random_points(50, seed=3), 15)
+    around, weights = cells.surrounding(cells.children(parent), 15)
+    np.testing.assert_allclose(weights, np.broadcast_to([9 / 16, 3 / 16, 3 / 16, 1 / 16], weights.shape))
+    assert (around[..., 0] == parent[:, None]).all()
+    same, alone = cells.surrounding(parent, 15)
+    assert (same[:, 0] == parent).all()
+    np.testing.assert_array_equal(alone, np.broadcast_to([1.0, 0.0, 0.0, 0.0], alone.shape))
+
+
+def test_interpolation_is_continuous_over_the_edges_of_cells_and_faces():
+    """A function of cells that is smooth on the Earth stays so when it is interpolated, across faces as well."""
+    lon = np.linspace(44.9, 45.1, 2001)
+    points = np.column_stack([np.full_like(lon, 12.0), lon])  # over the edge of two faces
+    around, weights = cells.surrounding(cells.cell_ids(points, 30), 12)
+    values = (np.sin(np.deg2rad(cells.centers_deg(around)[..., 1]) * 40) * weights).sum(axis=1)
+    assert np.abs(np.diff(values)).max() < 3 * np.abs(np.diff(values)).mean()
+    np.testing.assert_allclose(values, np.sin(np.deg2rad(lon) * 40), atol=2e-4)
+
+
+def test_cells_larger_than_the_level_have_no_surroundings():
+    with pytest.raises(ValueError, match="it is larger"):
+        cells.surrounding(cells.cell_ids([1.0, 2.0], 10), 12)

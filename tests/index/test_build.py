@@ -38,9 +38,9 @@ class Watched:
 
 def columns(index):
     """Returns all rows of an index, one array a column."""
-    opened = [store.read_shard(index.path, entry) for entry in index.manifest.shards]
+    opened = [store.open_shard(index.path, entry) for entry in index.manifest.shards]
     return {
-        name: np.concatenate([store.read_rows(shard[name], 0, 2**62) for shard in opened])
+        name: np.concatenate([shard.read(name) for shard in opened])
         for name in ("aerial", "cell", "date", "coverage", "skipped_cell", "skipped_coverage")
     }
 
@@ -87,7 +87,7 @@ def test_a_region_over_the_corner_of_four_parents_has_four_shards(index_folder):
     assert (cells.levels(parents) == 8).all()
     assert (np.diff(parents.astype(object)) > 0).all()
     for entry, parent in zip(index.manifest.shards, parents, strict=True):
-        assert (cells.parents(store.read_cells(index.path, entry), 8) == parent).all()
+        assert (cells.parents(store.open_shard(index.path, entry).read("cell"), 8) == parent).all()
         assert entry.rows > 0
 
 
@@ -144,10 +144,11 @@ def test_the_manifest_says_what_was_built(index_folder, encoder_folder, ortho):
     assert manifest.encoder["fingerprint"] == encoder.fingerprint()
     assert manifest.imagery == [str(ortho)]
     assert [s["uri"] for s in manifest.sources] == [str(ortho)]
-    assert (manifest.kappa, manifest.calibration, manifest.skipped_sources) == (None, None, [])
+    assert (manifest.prototypes, manifest.fusion, manifest.calibration) == (None, None, None)
+    assert manifest.skipped_sources == manifest.skipped_photos == []
     assert CellIndex.open(index_folder).encoder().fingerprint() == encoder.fingerprint()
     names = {p.name for p in index_folder.iterdir()}
-    assert names == {"manifest.json", "encoder", "shards"}, "a finished build leaves no journal"
+    assert names == {"manifest.json", "commits", "encoder", "shards"}, "a finished build leaves no journal"
 
 
 def test_imagery_given_by_a_relative_path_is_found_from_anywhere(tmp_path, kit, encoder_folder, ortho, monkeypatch):

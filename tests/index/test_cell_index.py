@@ -24,7 +24,7 @@ def unit(rng, n, dim=DIM):
 
 
 def all_codes(index):
-    parts = [store.read_shard(index.path, entry)["aerial"][:] for entry in index.manifest.shards]
+    parts = [store.open_shard(index.path, entry).read("aerial") for entry in index.manifest.shards]
     return np.concatenate(parts).astype(np.float32)
 
 
@@ -92,13 +92,14 @@ def test_a_region_of_several_parts_is_searched_whole(made, kit):
 
 def test_a_region_reads_its_own_shards_only(made, kit, monkeypatch):
     inside = Region.disc(cells.centers_deg(made.cell_ids()[5:6])[0], 10.0)
-    read, read_shard = [], store.read_shard
+    read, open_shard = [], store.open_shard
 
     def watch(index, entry):
         read.append(entry.parent)
-        return read_shard(index, entry)
+        return open_shard(index, entry)
 
-    monkeypatch.setattr(store, "read_shard", watch)
+    monkeypatch.setattr(store, "open_shard", watch)
+    made = CellIndex.open(made.path)
     made.search(unit(np.random.default_rng(3), 1), 1, region=inside)
     assert set(read) == {made.manifest.shards[0].parent}
 
@@ -243,7 +244,7 @@ def sound_index(tmp_path, kit, change):
     )
     index = kit.write_index(tmp_path / "index", ids, rows.aerial)
     change(rows)
-    entry = store.write_shard(index.path, index.manifest.shards[0].parent, rows)
+    entry = store.write_rows(index.path, index.manifest.shards[0].parent, rows)
     index.manifest.shards[:] = [entry]
     return index, entry
 

@@ -7,7 +7,6 @@ from dataclasses import asdict, fields, replace
 
 import numpy as np
 import pytest
-import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,19 +30,6 @@ def some_rows(n, m=0, seed=0):
     )
 
 
-def read(index, entry):
-    arrays = store.read_shard(index, entry)
-    return store.Rows(**{name: store.read_rows(arrays[name], 0, 2**62) for name in NAMES})
-
-
-def same(one, other):
-    return all(
-        np.array_equal(getattr(one, name), getattr(other, name))
-        and getattr(one, name).dtype == getattr(other, name).dtype
-        for name in NAMES
-    )
-
-
 @pytest.fixture
 def manifest():
     return store.Manifest(
@@ -55,37 +41,22 @@ def manifest():
         imagery=["/imagery/ortho.tif"],
         sources=[{"uri": "ortho.tif", "date": "2020", "licence": None}],
         skipped_sources=[{"uri": "broken.tif", "reason": "broken.tif: truncated"}],
-        shards=[store.ShardEntry("80c33", "0123456789abcdef", 3, 2, {"aerial": ["00"], "zarr.json": ["11"]})],
+        shards=[store.ShardEntry("80c33", "0123456789abcdef", 3, 2, 1, "0" * 16)],
         created_at="2024-01-01T00:00:00+00:00",
         geoview="0.1.0",
     )
 
 
-@pytest.mark.parametrize(("n", "m"), [(0, 0), (0, 5), (1, 0), (7, 3), (4096, 1), (9000, 4097)])
-def test_a_shard_comes_back_as_it_was_written(tmp_path, n, m):
+@pytest.mark.parametrize(("n", "m"), [(0, 0), (0, 5), (7, 3)])
+def test_rows_come_back_as_they_were_written(tmp_path, n, m):
     rows = store.Rows.concatenate([some_rows(n, m)])
-    entry = store.write_shard(tmp_path, "80c33", rows)
+    entry = store.write_rows(tmp_path, "80c33", rows)
     assert (entry.parent, entry.rows, entry.skipped) == ("80c33", n, m)
-    assert same(read(tmp_path, entry), rows)
-    assert np.array_equal(store.read_cells(tmp_path, entry), rows.cell)
-    assert store.damaged_blocks(tmp_path, entry) == []
-
-
-@pytest.mark.parametrize("n", [5, 4096, 9000])
-def test_a_shard_is_plain_zarr_whose_file_is_the_matrix(tmp_path, n):
-    rows = store.Rows.concatenate([some_rows(n, 3)])
-    entry = store.write_shard(tmp_path, "80c33", rows)
-    group = zarr.open_group(tmp_path / entry.folder, mode="r")
-    assert group.metadata.zarr_format == 3
-    assert sorted(group.array_keys()) == sorted(NAMES)
+    shard = store.open_shard(tmp_path, entry)
+    assert shard.damage() == []
     for name in NAMES:
-        array = group[name]
-        assert array.compressors == ()
-        assert np.array_equal(array[:], getattr(rows, name))
-        data = [p for p in (tmp_path / entry.folder / name / "c").rglob("*") if p.is_file()]
-        assert len(data) == 1, "one Zarr shard, one file"
-        mapped = np.memmap(data[0], dtype=array.dtype, mode="r", shape=array.shape)
-        assert np.array_equal(mapped, getattr(rows, name))
+        assert np.array_equal(shard.read(name), getattr(rows, name))
+        assert shard.read(name).dtype == getattr(rows, name).dtype
 
 
 @given(
@@ -115,130 +86,37 @@ def test_joined_parts_are_in_the_order_of_cell_and_date(entries, skipped, cuts):
     assert np.array_equal(dates[place], joined.date)
 
 
-def test_a_flipped_bit_anywhere_in_a_shard_is_told(tmp_path):
-    """Every second byte of the data, every thirteenth of the metadata: there one checksum covers all."""
-    entry = store.write_shard(tmp_path, "80c33", store.Rows.concatenate([some_rows(4, 2)]))
-    files = sorted(p for p in (tmp_path / entry.folder).rglob("*") if p.is_file())
-    assert len(files) == 2 * len(NAMES) + 1
-    silent = []
-    for path in files:
-        sound = path.read_bytes()
-        for at in range(0, len(sound), 13 if path.name == "zarr.json" else 2):
-            path.write_bytes(sound[:at] + bytes([sound[at] ^ (1 << at % 8)]) + sound[at + 1 :])
-            try:
-                told = store.damaged_blocks(tmp_path, entry)
-            except IndexCorruptError as error:
-                told = [str(error)]
-            if not told or not all(str(entry.folder) in line for line in told):
-                silent.append((path.name, at, told))
-        path.write_bytes(sound)
-    assert silent == []
-    assert store.damaged_blocks(tmp_path, entry) == []
-
-
-def test_a_flipped_bit_names_its_block_and_no_other(tmp_path):
-    entry = store.write_shard(tmp_path, "80c33", store.Rows.concatenate([some_rows(9000)]))
-    path = tmp_path / entry.folder / "aerial" / "c" / "0" / "0"
-    sound = bytearray(path.read_bytes())
-    sound[5000 * DIM * 2] ^= 1
-    path.write_bytes(sound)
-    assert store.damaged_blocks(tmp_path, entry) == [
-        f"{entry.folder}/aerial: rows 4096 to 8192 are not what was written"
-    ]
-
-
-def test_padding_behind_the_last_row_says_nothing(tmp_path):
-    """9,000 rows fill two chunks and a part of the third; the rest of it is no row and no damage can matter there."""
-    rows = store.Rows.concatenate([some_rows(9000)])
-    entry = store.write_shard(tmp_path, "80c33", rows)
-    path = tmp_path / entry.folder / "aerial" / "c" / "0" / "0"
-    content = bytearray(path.read_bytes())
-    content[9000 * DIM * 2 + 10] ^= 255
-    path.write_bytes(content)
-    assert store.damaged_blocks(tmp_path, entry) == []
-    assert same(read(tmp_path, entry), rows)
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("held", [None, 0, 0.3, 0.97])
-def test_a_file_that_is_gone_or_truncated_is_told(tmp_path, name, held):
-    entry = store.write_shard(tmp_path, "80c33", store.Rows.concatenate([some_rows(30, 20)]))
-    (path,) = (p for p in (tmp_path / entry.folder / name / "c").rglob("*") if p.is_file())
-    if held is None:
-        path.unlink()
-    else:
-        os.truncate(path, int(path.stat().st_size * held))
-    array = store.read_shard(tmp_path, entry)[name]
-    with pytest.raises(IndexCorruptError) as caught:
-        store.read_rows(array, 0, 5)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-    (told,) = store.damaged_blocks(tmp_path, entry)
-    assert told.startswith(f"{entry.folder}/{name}: ")
-
-
-def test_a_shard_that_is_gone_while_it_is_read_is_told(tmp_path):
-    """Another process may replace the index: zeros must not come back in place of codes."""
-    entry = store.write_shard(tmp_path, "80c33", store.Rows.concatenate([some_rows(30, 20)]))
-    array = store.read_shard(tmp_path, entry)["aerial"]
-    store.remove_folder(tmp_path / entry.folder)
-    with pytest.raises(IndexCorruptError, match="aerial"):
-        store.read_rows(array, 0, 5)
-    with pytest.raises(IndexCorruptError, match=str(entry.folder)):
-        store.read_shard(tmp_path, entry)
-
-
-def test_rows_that_are_not_those_of_the_manifest_are_told(tmp_path):
-    entry = store.write_shard(tmp_path, "80c33", store.Rows.concatenate([some_rows(30)]))
-    with pytest.raises(IndexCorruptError, match="29 rows"):
-        store.read_shard(tmp_path, replace(entry, rows=29))
-    short = replace(entry, checksums=entry.checksums | {"date": []})
-    assert store.damaged_blocks(tmp_path, short) == [f"{entry.folder}/date: 0 checksums for 1 blocks"]
-    with pytest.raises(IndexCorruptError, match=r"zarr\.json"):
-        store.read_shard(tmp_path, replace(entry, checksums={}))
-
-
-def test_a_cell_that_was_changed_is_never_read(tmp_path):
-    entry = store.write_shard(tmp_path, "80c33", store.Rows.concatenate([some_rows(30)]))
-    path = tmp_path / entry.folder / "cell" / "c" / "0"
-    content = bytearray(path.read_bytes())
-    content[3] ^= 4
-    path.write_bytes(content)
-    with pytest.raises(IndexCorruptError, match="cell"):
-        store.read_cells(tmp_path, entry)
-
-
-def test_a_shard_that_failed_leaves_nothing(tmp_path, monkeypatch):
-    written = []
-
-    def fail(group, name, values):
-        written.append(name)
-        if len(written) == 3:
-            raise OSError(28, "No space left on device")
-        group.create_array(name, data=values)
-
-    monkeypatch.setattr(store, "_write_array", fail)
-    with pytest.raises(OSError, match="No space"):
-        store.write_shard(tmp_path, "80c33", some_rows(5))
-    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
-
-
 def test_the_manifest_comes_back(tmp_path, manifest):
-    store.commit(tmp_path, manifest)
-    assert store.read_manifest(tmp_path) == manifest
+    assert store.commit(tmp_path, manifest) == replace(manifest, number=1)
+    assert store.read_manifest(tmp_path) == replace(manifest, number=1)
     assert (manifest.n_rows, manifest.n_skipped) == (3, 2)
     assert json.loads((tmp_path / "manifest.json").read_text())["format_version"] == store.FORMAT_VERSION
-    calibrated = replace(manifest, kappa=0.25, calibration={"on": "photos"})
+    calibrated = replace(manifest, fusion={"kappa": 0.25, "offset": 0.0}, calibration={"on": "photos"})
     store.commit(tmp_path, calibrated)
-    assert store.read_manifest(tmp_path) == calibrated
-    assert [p.name for p in tmp_path.iterdir()] == ["manifest.json"]
+    assert store.read_manifest(tmp_path) == replace(calibrated, number=2)
+    assert {p.name for p in tmp_path.iterdir()} == {"manifest.json", "commits"}
 
 
-def test_a_newer_format_is_refused(tmp_path, manifest):
-    content = asdict(manifest) | {"format_version": store.FORMAT_VERSION + 1, "new_key": 1}
+@pytest.mark.parametrize(("version", "way_out"), [(1, "update geoview"), (-1, "build the index anew")])
+def test_another_format_is_refused(tmp_path, manifest, version, way_out):
+    content = asdict(manifest) | {"format_version": store.FORMAT_VERSION + version, "new_key": 1}
     (tmp_path / "manifest.json").write_text(json.dumps(content))
-    with pytest.raises(IndexVersionError, match="update geoview"):
+    with pytest.raises(IndexVersionError, match=way_out):
         store.read_manifest(tmp_path)
+
+
+def test_a_flipped_bit_anywhere_in_the_manifest_is_told(tmp_path, manifest):
+    store.commit(tmp_path, manifest)
+    path = tmp_path / "manifest.json"
+    sound = path.read_bytes()
+    for at in range(len(sound)):
+        path.write_bytes(sound[:at] + bytes([sound[at] ^ (1 << at % 8)]) + sound[at + 1 :])
+        try:
+            # White space between the keys says nothing.
+            assert store.read_manifest(tmp_path) == replace(manifest, number=1)
+        except (IndexCorruptError, IndexVersionError) as error:
+            assert str(tmp_path) in str(error)
+            assert "\n" not in str(error)
 
 
 def test_a_folder_that_is_no_index_is_told_from_an_unfinished_build(tmp_path):
@@ -263,11 +141,9 @@ def test_a_folder_that_is_no_index_is_told_from_an_unfinished_build(tmp_path):
         "null",
         "{}",
         '{"format_version": "1"}',
-        '{"format_version": 1}',
-        '{"format_version": 1, "shards": 3}',
-        '{"format_version": 1, "shards": [3]}',
-        '{"format_version": 1, "shards": [{"parent": "80c"}]}',
-        '{"format_version": 1, "shards": [], "surprise": 1}',
+        '{"format_version": 2}',
+        '{"format_version": 2, "shards": 3}',
+        '{"format_version": 2, "shards": [], "checksum": "00"}',
         b"\xff\xfe\x00",
     ],
 )
@@ -283,7 +159,7 @@ def test_a_manifest_that_cannot_be_read_is_named(tmp_path, text):
 def test_a_commit_that_fails_changes_nothing(tmp_path, manifest, monkeypatch):
     store.commit(tmp_path, manifest)
     with pytest.raises(ValueError, match="JSON"):
-        store.commit(tmp_path, replace(manifest, kappa=float("nan")))
+        store.commit(tmp_path, replace(manifest, fusion={"kappa": float("nan")}))
 
     def fail(_):
         raise OSError(28, "No space left on device")
@@ -292,8 +168,9 @@ def test_a_commit_that_fails_changes_nothing(tmp_path, manifest, monkeypatch):
         patch.setattr(os, "fsync", fail)
         with pytest.raises(OSError, match="No space"):
             store.commit(tmp_path, replace(manifest, level=18))
-    assert store.read_manifest(tmp_path) == manifest
-    assert [p.name for p in tmp_path.iterdir()] == ["manifest.json"]
+    assert store.read_manifest(tmp_path) == replace(manifest, number=1)
+    assert {p.name for p in tmp_path.iterdir()} == {"manifest.json", "commits"}
+    assert {p.name for p in (tmp_path / "commits").iterdir()} == {"lock", "000001.json"}
 
 
 def test_readers_see_one_manifest_or_the_next(tmp_path, manifest):
@@ -304,7 +181,7 @@ def test_readers_see_one_manifest_or_the_next(tmp_path, manifest):
 
     def look():
         while not stop.is_set():
-            seen.append(known.index(store.read_manifest(tmp_path)))
+            seen.append(known.index(replace(store.read_manifest(tmp_path), number=0)))
 
     readers = [threading.Thread(target=look) for _ in range(2)]
     for reader in readers:
@@ -319,14 +196,84 @@ def test_readers_see_one_manifest_or_the_next(tmp_path, manifest):
     assert set(seen) == {0, 1}
 
 
-def test_what_no_manifest_names_is_removed(tmp_path, manifest):
-    entries = [store.write_shard(tmp_path, parent, some_rows(3)) for parent in ("80c33", "80c33", "80c35")]
+def folders(index):
+    return {str(p.relative_to(index)) for pattern in ("shards/*/*", "encoder/*") for p in index.glob(pattern)}
+
+
+def test_what_no_manifest_names_is_swept_away(tmp_path, manifest):
+    entries = [store.write_rows(tmp_path, parent, some_rows(3)) for parent in ("80c33", "80c33", "80c35")]
     for name in ("f" * 16, "e" * 16):
         (tmp_path / "encoder" / name).mkdir(parents=True)
     (tmp_path / "shards" / "80c33" / ".0123").mkdir()
-    store.remove_unnamed(tmp_path, replace(manifest, shards=entries[1:]))
-    left = {str(p.relative_to(tmp_path)) for pattern in ("shards/*/*", "encoder/*") for p in tmp_path.glob(pattern)}
-    assert left == {*(str(e.folder) for e in entries[1:]), "encoder/" + "f" * 16}
+    store.commit(tmp_path, replace(manifest, shards=entries[1:]))
+    gone = store.sweep(tmp_path)
+    assert {p.name for p in gone} == {".0123", "e" * 16, entries[0].generation}
+    assert folders(tmp_path) == {*(str(e.folder) for e in entries[1:]), "encoder/" + "f" * 16}
+    assert store.sweep(tmp_path) == {}
+
+
+def test_what_a_reader_holds_is_not_swept_away(tmp_path, manifest):
+    (tmp_path / "encoder" / ("f" * 16)).mkdir(parents=True)
+    old, new = (store.write_rows(tmp_path, "80c33", some_rows(3, seed=seed)) for seed in (1, 2))
+    store.commit(tmp_path, replace(manifest, shards=[old]))
+    reader, other = store.Commit.open(tmp_path), store.Commit.open(tmp_path)
+    store.commit(tmp_path, replace(manifest, shards=[new]))
+    assert store.Commit.open(tmp_path).manifest.shards == [new]
+    assert store.sweep(tmp_path) == {}
+    reader.close()
+    assert store.sweep(tmp_path) == {}
+    assert store.open_shard(tmp_path, other.manifest.shards[0]).damage() == []
+    other.close()
+    assert [p.name for p in store.sweep(tmp_path)] == [old.generation]
+    assert sorted(p.name for p in (tmp_path / "commits").iterdir()) == ["000002.json", "lock"]
+
+
+def test_what_a_build_has_finished_is_not_swept_away(tmp_path, manifest):
+    (tmp_path / "encoder" / ("f" * 16)).mkdir(parents=True)
+    entry = store.write_rows(tmp_path, "80c33", some_rows(3))
+    store.commit(tmp_path, replace(manifest, shards=[]))
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "80c33.json").write_text(json.dumps(asdict(entry)))
+    (tmp_path / "build" / "plan.json").write_text(json.dumps({"level": 16}))
+    assert store.sweep(tmp_path) == {}
+    store.remove_journal(tmp_path)
+    assert [p.name for p in store.sweep(tmp_path)] == [entry.generation]
+
+
+def test_a_reader_always_holds_what_is_there(tmp_path, manifest):
+    """Commits and sweeps as fast as they go; every commit that a reader opens still has its shard."""
+    (tmp_path / "encoder" / ("f" * 16)).mkdir(parents=True)
+    store.commit(tmp_path, replace(manifest, shards=[store.write_rows(tmp_path, "80c33", some_rows(2))]))
+    stop, faults, opened = threading.Event(), [], []
+
+    def read():
+        while not stop.is_set():
+            held = store.Commit.open(tmp_path)
+            try:
+                store.open_shard(tmp_path, held.manifest.shards[0]).check("cell")
+            except IndexCorruptError as error:
+                faults.append(str(error))
+            opened.append(held.manifest.number)
+            held.close()
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for seed in range(15):
+        store.commit(tmp_path, replace(manifest, shards=[store.write_rows(tmp_path, "80c33", some_rows(2, seed=seed))]))
+        store.sweep(tmp_path)
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert faults == []
+    assert len(set(opened)) > 1
+
+
+def test_an_index_without_its_commits_can_be_read(tmp_path, manifest):
+    store.commit(tmp_path, manifest)
+    for path in (tmp_path / "commits").iterdir():
+        path.unlink()
+    assert store.Commit.open(tmp_path).manifest.number == 1
 
 
 def test_a_cleared_journal_keeps_the_lock(tmp_path):

@@ -1,0 +1,343 @@
+"""What ground photos add to imagery: aerial codes alone, prototypes alone, both, and every photo kept as it is.
+
+    python benchmarks/hybrid.py --work DIR [--styles european_town arid] [--side_m 3000]
+
+A rendered region of each style. Its western half is photographed densely, its eastern a thirtieth as densely, half of
+the photos panoramas and half through a lens. Photos of the index are of one date, those that are asked of another, by
+other cameras in other light; imagery is of a third. Ground is parted in blocks of level 17 (about 70 m): photos that
+are asked stand in four blocks of ten, those of the index in the others, where a tenth of the ground (blocks of level
+15) is kept back to fit kappa. Headings are told of photos in the index and never of those asked. What is reported is
+recall of the first place within 100 and 200 m, with the interval of a bootstrap over blocks, and the bytes of codes.
+
+The rival is nearest neighbours over all photos of the index, alone (its place is the photo's) and fused late (a cell's
+score is its aerial one and a weight times that of the best photo within 100 m; the weight is fitted as kappa is).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+import torch
+from machine import cpu_model
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+import tiles
+from geoview.config import BuildConfig, InferenceConfig
+from geoview.data.queries import PhotoQuery, find_queries
+from geoview.evaluate.fusion import KAPPAS, fit_fusion
+from geoview.geo import cells
+from geoview.geo.regions import Region
+from geoview.geo.sphere import EARTH_RADIUS_M, distance_m, unit_vectors
+from geoview.index import store
+from geoview.index.build import build_index
+from geoview.index.cell_index import CellIndex
+from geoview.index.fusion import Fusion
+from geoview.index.ground import prototype_shards
+from geoview.index.prototypes import Photo, Speech, embed_photos, known_photos
+from geoview.locate.localizer import EmbeddedPhoto, Localizer, Search
+from geoview.metrics import bootstrap_interval
+from geoview.models.encoder import CrossViewEncoder, find_encoder
+from geoview.render.photos import write_shots, write_table
+from geoview.render.region import write_features, write_region
+from geoview.render.shots import PhotoKind, Stand, draw_shots
+from geoview.render.world import make_world
+
+RANGE_M = 100.0
+RADII_M = (100, 200)
+BLOCK_LEVEL, ASKED_OF_TEN = 17, 4
+KEPT_BACK_LEVEL = 15
+NEAR_M = 100.0
+# Epochs of the rendered world: photos of the index, imagery, photos that are asked.
+INDEXED, IMAGED, ASKED = 0, 1, 2
+SPARSE = 1 / 30
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--encoder", default="demo")
+    parser.add_argument("--styles", nargs="+", default=["european_town", "arid"])
+    parser.add_argument("--seed", type=int, default=301)
+    parser.add_argument("--side_m", type=float, default=3000.0)
+    parser.add_argument("--level", type=int, default=19)
+    parser.add_argument("--photos_a_ha", type=float, default=3.0, help="of the western half")
+    parser.add_argument("--asked", type=int, default=600, help="photos that are asked, of each kind")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "hybrid.json")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    encoder = CrossViewEncoder.load(find_encoder(arguments.encoder))
+    report: dict[str, Any] = {
+        "what": "recall of the first place with imagery, with ground photos, and with both, on rendered regions",
+        "machine": f"{cpu_model()}, {os.cpu_count()} cores, {arguments.threads} threads used",
+        "torch": torch.__version__,
+        "date": datetime.now(UTC).date().isoformat(),
+        "encoder": {"name": arguments.encoder, "fingerprint": encoder.fingerprint()},
+        "level": arguments.level,
+        "side_m": arguments.side_m,
+        "styles": {},
+    }
+    for style in arguments.styles:
+        report["styles"][style] = measured(style, encoder, arguments)
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+        print(json.dumps(report["styles"][style], indent=1), flush=True)
+
+
+def measured(style: str, encoder: CrossViewEncoder, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Makes a region, its index and its photos, and scores every way."""
+    config = InferenceConfig(device="cpu", num_workers=arguments.threads)
+    ground = Ground.made(style, arguments)
+    indexed, fitted, asked = parted(ground)
+    index = indexed_imagery(ground, encoder, arguments)
+    embedder = Localizer(index, config)
+    embedded = {kind: in_parts(embedder, queries) for kind, queries in asked.items()}
+    photos, vectors, failed = embed_photos(encoder, indexed, config)
+    assert not failed, failed
+    report: dict[str, Any] = {
+        "cells": len(index),
+        "photos_in_index": len(photos),
+        "photos_to_fit": len(fitted),
+        "bytes_of_aerial_codes": len(index) * encoder.dim * 2,
+        "arms": {},
+    }
+    report["arms"]["imagery"] = scored(embedded, partial(first_places, embedder, kappa=0.0), ground, photos)
+    for border in (False, True):
+        for frustum in (False, True):
+            speech = Speech(border=border, frustum=frustum)
+            hybrid = with_prototypes(index, photos, vectors, speech)
+            fusion, notes = fit_fusion(hybrid, fitted, config)
+            table = hybrid.prototypes()
+            name = f"border {'on' if border else 'off'}, frustum {'on' if frustum else 'off'}"
+            localizer = Localizer(hybrid, config)
+            for how, kappa in (
+                ("prototypes alone", Fusion(math.inf)),
+                ("both, kappa 1", Fusion(1.0)),
+                ("both, kappa fitted", fusion),
+            ):
+                found = scored(embedded, partial(first_places, localizer, kappa=kappa), ground, photos)
+                report["arms"][f"{how}; {name}"] = {
+                    "kappa": None if math.isinf(kappa.kappa) else kappa.kappa,
+                    "offset": kappa.offset,
+                    "bytes_of_prototypes": len(table) * encoder.dim * 4,
+                    **({"fit": notes} if how.endswith("fitted") else {}),
+                    **found,
+                }
+    rival = Rival(index, photos, vectors)
+    weight = rival.fitted(in_parts(embedder, [PhotoQuery(p.path, fov_deg=p.fov_deg) for p in fitted]), fitted)
+    arms = {"all photos alone": rival.nearest, "all photos, fused late": partial(rival.fused, weight=weight)}
+    for how, places in arms.items():
+        report["arms"][how] = {
+            "weight": weight if "late" in how else None,
+            "bytes_of_photos": len(photos) * encoder.dim * 2,
+            **scored(embedded, places, ground, photos),
+        }
+    return report
+
+
+# -- ground and photos -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A region on disk.
+
+    Attributes:
+        folder: Where it lies.
+        middle_lon: West of it photos are dense.
+    """
+
+    folder: Path
+    middle_lon: float
+
+    @classmethod
+    def made(cls, style: str, arguments: argparse.Namespace) -> Ground:
+        """Renders it, or takes what is there."""
+        side_m = arguments.side_m
+        folder = arguments.work / f"{style}_{arguments.seed}_{side_m:.0f}_{arguments.photos_a_ha:g}_{arguments.asked}"
+        world = make_world(style, arguments.seed, size_m=(side_m, side_m))
+        middle = world.grid.latlon_deg(np.array([side_m / 2, side_m / 2]))
+        if not (folder / "done").exists():
+            write_region(world, folder / "region", n_panoramas=0, n_perspective=0, epochs=(IMAGED,))
+            inside = shapely.box(RANGE_M, RANGE_M, side_m - RANGE_M, side_m - RANGE_M)
+            write_features(folder / "outline.geojson", world.grid, [(inside, {})])
+            n_indexed = round(arguments.photos_a_ha * side_m**2 / 1e4)
+            for name, epoch, n in (("indexed", INDEXED, n_indexed), ("asked", ASKED, 4 * arguments.asked)):
+                state = world.state(epoch)
+                stand = Stand(state.scene(), RANGE_M, state.roads)
+                for salt, kind in enumerate(("panorama", "perspective")):
+                    view = PhotoKind(kind, 768 if kind == "panorama" else 320, range_m=RANGE_M, least_range_m=RANGE_M)
+                    seed = 10 * arguments.seed + 2 * epoch + salt
+                    shots = draw_shots(stand, folder / name, n // 2, view, seed=seed, day=state.date)
+                    rng = np.random.default_rng([seed, 1])
+                    if name == "indexed":
+                        kept = [shot.latlon_deg[1] < middle[1] or rng.random() < SPARSE for shot in shots]
+                    else:
+                        kept = [is_asked(np.array(shot.latlon_deg)) for shot in shots]
+                    shots = [shot for shot, here in zip(shots, kept, strict=True) if here]
+                    shots = shots[: arguments.asked] if name == "asked" else shots
+                    write_shots(state.scene(), shots, num_workers=arguments.threads)
+                    write_table(folder / f"{name}_{kind}.csv", shots)
+                del state, stand
+            (folder / "done").touch()
+        return cls(folder, float(middle[1]))
+
+    def photos(self, name: str) -> list[PhotoQuery]:
+        """Returns the photos of a table."""
+        return find_queries([self.folder / f"{name}.csv"])
+
+
+def is_asked(latlon_deg: NDArray[np.float64]) -> bool:
+    """Tells whether the block of a place is one of those whose photos are asked."""
+    block = int(cells.cell_ids(latlon_deg, BLOCK_LEVEL)) >> 10
+    return block * 0x9E3779B1 % 2**32 * 10 < ASKED_OF_TEN * 2**32
+
+
+def parted(ground: Ground) -> tuple[list[Photo], list[Photo], dict[str, list[PhotoQuery]]]:
+    """Returns photos of the index, photos to fit kappa on, and photos that are asked, by kind, told of nothing."""
+    queries = [*ground.photos("indexed_panorama"), *ground.photos("indexed_perspective")]
+    known, left_out = known_photos(queries, needs_heading=True)
+    assert not left_out, left_out
+    rest = [photo for photo in known if not is_asked(np.array(photo.latlon_deg))]
+    blocks = cells.cell_ids([photo.latlon_deg for photo in rest], KEPT_BACK_LEVEL) >> np.uint64(12)
+    back = blocks * np.uint64(0x9E3779B1) % np.uint64(2**32) < np.uint64(2**32 // 10)
+    asked = {kind: ground.photos(f"asked_{kind}") for kind in ("panorama", "perspective")}
+    return (
+        [photo for photo, kept in zip(rest, back, strict=True) if not kept],
+        [photo for photo, kept in zip(rest, back, strict=True) if kept],
+        {kind: [replace(query, heading_deg=None) for query in queries] for kind, queries in asked.items()},
+    )
+
+
+def indexed_imagery(ground: Ground, encoder: CrossViewEncoder, arguments: argparse.Namespace) -> CellIndex:
+    """Builds the index of the imagery, or opens it."""
+    out = ground.folder / f"index_{arguments.level}_{encoder.fingerprint()}"
+    if (out / "manifest.json").exists():
+        return CellIndex.open(out)
+    (ortho,) = (ground.folder / "region").glob("ortho_*.tif")
+    settings = BuildConfig(
+        encoder=arguments.encoder,
+        imagery=[str(ortho)],
+        out=str(out),
+        level=arguments.level,
+        device="cpu",
+        num_workers=arguments.threads,
+    )
+    outline = Region.from_geojson(ground.folder / "outline.geojson")
+    return build_index(encoder, tiles.open_source(settings.imagery), outline, out, settings)
+
+
+def with_prototypes(index: CellIndex, photos: list[Photo], vectors: NDArray[np.float32], speech: Speech) -> CellIndex:
+    """Returns the index with prototypes of photos, not committed."""
+    shards = prototype_shards(index.path, photos, vectors, speech)
+    table = store.PrototypeTable(speech.level, speech.border, speech.frustum, shards)
+    manifest = replace(index.manifest, prototypes=table, fusion=asdict(Fusion(1.0)))
+    return CellIndex(index.path, store.Commit(manifest, None), checked=False)
+
+
+# -- scores ------------------------------------------------------------------------------------------------------------
+
+
+def in_parts(localizer: Localizer, queries: list[PhotoQuery]) -> list[EmbeddedPhoto]:
+    """Embeds photos, a few at a time: each is held in all the ways that it may have been taken."""
+    return [each for i in range(0, len(queries), 32) for each in localizer.embed(queries[i : i + 32])]
+
+
+def first_places(localizer: Localizer, photos: list[EmbeddedPhoto], kappa: float | Fusion) -> NDArray[np.float64]:
+    """Returns the (N, 2) first places."""
+    places = []
+    for start in range(0, len(photos), 32):
+        answers = localizer.answer(photos[start : start + 32], Search(top_k=1, kappa=kappa))
+        places += [answer.places[0].latlon_deg for answer in answers]
+    return np.array(places)
+
+
+def scored(
+    embedded: dict[str, list[EmbeddedPhoto]],
+    places: Callable[[list[EmbeddedPhoto]], NDArray[np.float64]],
+    ground: Ground,
+    photos: list[Photo],
+) -> dict[str, Any]:
+    """Scores first places, by kind of photo and by how densely the ground is photographed."""
+    spoken = np.unique(Speech().spoken(photos)[1])
+    found: dict[str, Any] = {}
+    for kind, each in embedded.items():
+        truth_deg = np.array([photo.query.latlon_deg for photo in each])
+        error_m = distance_m(places(each), truth_deg)
+        leaves = cells.cell_ids(truth_deg, cells.MAX_LEVEL)
+        heard = np.isin(cells.surrounding(leaves, 15)[0], spoken).any(axis=1)
+        dense = truth_deg[:, 1] < ground.middle_lon
+        blocks = cells.cell_ids(truth_deg, KEPT_BACK_LEVEL)
+        groups = {"all": heard | True, "dense": dense & heard, "sparse": ~dense & heard, "no photo near": ~heard}
+        for group, here in groups.items():
+            if here.any():
+                found[f"{kind}, {group}"] = {
+                    "n": int(here.sum()),
+                    **{
+                        f"recall_at_1_within_{radius_m}_m": {
+                            "share": round(float((error_m[here] <= radius_m).mean()), 4),
+                            "interval": bootstrap_interval(error_m[here] <= radius_m, 0, groups=blocks[here]),
+                        }
+                        for radius_m in RADII_M
+                    },
+                }
+    return found
+
+
+class Rival:
+    """Nearest neighbours over all photos, alone or beside aerial codes."""
+
+    def __init__(self, index: CellIndex, photos: list[Photo], vectors: NDArray[np.float32]) -> None:
+        self._vectors = torch.from_numpy(vectors)
+        self._standing = np.array([photo.latlon_deg for photo in photos])
+        shards = [store.open_shard(index.path, entry) for entry in index.manifest.shards]
+        self._aerial = torch.from_numpy(np.concatenate([shard.read("aerial") for shard in shards]).astype(np.float32))
+        self._centres = cells.centers_deg(index.cell_ids())
+        tree = cKDTree(unit_vectors(self._standing))
+        near = tree.query_ball_point(unit_vectors(self._centres), NEAR_M / EARTH_RADIUS_M)
+        self._has = np.array([len(rows) > 0 for rows in near])
+        self._near = np.concatenate([np.array(rows, np.int64) for rows in near if rows])
+        self._starts = np.cumsum([0, *(len(rows) for rows in near if rows)])[:-1]
+
+    def nearest(self, photos: list[EmbeddedPhoto]) -> NDArray[np.float64]:
+        """Returns where the most alike photo of all stands, (N, 2)."""
+        best = [int((torch.from_numpy(photo.vectors) @ self._vectors.T).amax(dim=0).argmax()) for photo in photos]
+        return np.asarray(self._standing[best])
+
+    def fused(self, photos: list[EmbeddedPhoto], weight: float) -> NDArray[np.float64]:
+        """Returns the cell of the best sum, (N, 2)."""
+        return np.asarray(self._centres[[int(self._sums(photo, (weight,))[0].argmax()) for photo in photos]])
+
+    def fitted(self, photos: list[EmbeddedPhoto], truth: list[Photo]) -> float:
+        """Returns the weight with which most photos are found within 100 m."""
+        found = np.zeros(len(KAPPAS))
+        for photo, each in zip(photos, truth, strict=True):
+            for i, sums in enumerate(self._sums(photo, KAPPAS)):
+                found[i] += distance_m(self._centres[int(sums.argmax())], np.array(each.latlon_deg)) <= RADII_M[0]
+        return KAPPAS[int(found.argmax())]
+
+    def _sums(self, photo: EmbeddedPhoto, weights: tuple[float, ...]) -> list[NDArray[np.float32]]:
+        query = torch.from_numpy(photo.vectors)
+        aerial = (query @ self._aerial.T).numpy()
+        alike = (query @ self._vectors.T).numpy()
+        ground = np.zeros_like(aerial)
+        ground[:, self._has] = np.maximum.reduceat(alike[:, self._near], self._starts, axis=1)
+        # Cells without a photo have what a photo of elsewhere typically has.
+        ground[:, ~self._has] = np.median(alike, axis=1, keepdims=True)
+        return [(aerial + np.float32(weight) * ground).max(axis=0) for weight in weights]
+
+
+if __name__ == "__main__":
+    main()
