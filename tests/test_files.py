@@ -5,12 +5,25 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from geoview.errors import BusyError, StorageFullError
-from geoview.files import exclusive, full_disk_told, remove_folder, sync, write_binary, write_json, write_text
+from geoview.files import (
+    claimed,
+    exclusive,
+    full_disk_told,
+    in_turn,
+    remove_folder,
+    shared,
+    sync,
+    write_binary,
+    write_json,
+    write_text,
+)
 
 
 def names(folder):
@@ -145,6 +158,46 @@ def test_an_exception_lets_go(tmp_path):
         raise RuntimeError("mine")
     with exclusive(tmp_path), pytest.raises(BusyError, match=f"process {os.getpid()} "), exclusive(tmp_path):
         pass
+
+
+def test_many_share_a_folder_and_one_alone_keeps_them_out(tmp_path):
+    with shared(tmp_path), shared(tmp_path), pytest.raises(BusyError, match="is writing there"), exclusive(tmp_path):
+        pass
+    with exclusive(tmp_path), pytest.raises(BusyError, match="is writing there"), shared(tmp_path):
+        pass
+    with exclusive(tmp_path):
+        pass
+
+
+def test_a_file_is_claimed_by_one_and_free_when_he_is_gone(tmp_path):
+    with claimed(tmp_path / "a") as first, claimed(tmp_path / "a") as second, claimed(tmp_path / "b") as other:
+        assert (first, second, other) == (True, False, True)
+    with claimed(tmp_path / "a") as again:
+        assert again
+    with claimed(tmp_path / "nowhere" / "a") as lost:
+        assert not lost
+    with pytest.raises(RuntimeError, match="mine"), claimed(tmp_path / "a"):
+        raise RuntimeError("mine")
+    with claimed(tmp_path / "a") as free:
+        assert free
+
+
+def test_turns_are_taken_one_after_the_other(tmp_path):
+    inside, most = [], []
+
+    def take():
+        with in_turn(tmp_path / "new" / "lock"):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.002)
+            inside.pop()
+
+    threads = [threading.Thread(target=take) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 8
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])

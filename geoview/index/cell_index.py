@@ -80,7 +80,9 @@ class CellIndex:
         return cls(Path(path), store.Commit.open(Path(path)), checked=checked)
 
     def close(self) -> None:
-        """Lets go of the commit: what has been replaced since may be swept away."""
+        """Lets go of the commit and of all files: what has been replaced since may be swept away."""
+        self._shards.clear()
+        self._prototypes.clear()
         self._commit.close()
 
     def __enter__(self) -> Self:

@@ -1,6 +1,8 @@
 """Search is exact, a region is its rows and no others, and what does not fit the index is refused."""
 
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.index import cell_index, store
 from geoview.index.cell_index import CellIndex
+from geoview.index.upkeep import vacuum
 
 PATAGONIA = (-46.6, -70.9)
 DIM = 16
@@ -288,3 +291,36 @@ def test_opening_reads_the_manifest_and_nothing_else(tmp_path, index_folder):
         index.cell_ids()
     with pytest.raises(IndexNotFoundError):
         CellIndex.open(tmp_path / "nowhere")
+
+
+def test_an_index_on_a_read_only_disk_opens_and_searches(tmp_path, kit):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    try:
+        rng = np.random.default_rng(1)
+        ids = Region.disc(PATAGONIA, 600.0).cells(16)
+        kit.write_index(disk / "index", ids, unit(rng, len(ids)))
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        with CellIndex.open(disk / "index", checked=True) as index:
+            assert index.search(unit(rng, 2), 3).row.shape == (2, 3)
+        with pytest.raises(OSError, match="Read-only"):
+            vacuum(disk / "index")
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_search_reads_without_zarr(made):
+    """Importing it takes longer than a search; only compressed shards need it."""
+    code = (
+        "import sys, numpy as np; from geoview.index.cell_index import CellIndex; "
+        f"hits = CellIndex.open({str(made.path)!r}).search(np.ones((1, {DIM}), np.float32), 1); "
+        "print(hits.row[0, 0]); assert 'zarr' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == made.search(np.ones((1, DIM), np.float32), 1).row[0, 0]
