@@ -191,6 +191,9 @@ class _Build:
         journal, fingerprint = self.out / "build", self.encoder.fingerprint()
         plan = self._plan(fingerprint)
         with suppress(BusyError), exclusive(journal):
+            if self.base is not None:  # something may have been committed since it was read
+                self.base = store.read_manifest(self.out)
+                plan = self._plan(fingerprint)
             self._claim(plan)
             if self.base is None:
                 self._save_encoder(self.out / "encoder" / fingerprint, fingerprint)
@@ -200,7 +203,7 @@ class _Build:
                 raise BusyError(f"{self.out}: another process is writing there, with another {others}; wait for it")
             entries = self._entries(plan)
             with in_turn(self.out / "commits" / "build.lock"):
-                if not self._differing(plan):
+                if not self._differing(plan) and store.number(self.out) == plan["after"]:
                     self._commit(entries, fingerprint)
         return CellIndex.open(self.out)
 
@@ -305,7 +308,8 @@ class _Build:
         """What is being built."""
         photos = repr([(photo.key, photo.latlon_deg, photo.heading_deg) for photo in self.photos])
         return {
-            "adds_to": self.base and self.base.number,
+            "after": self.base.number if self.base else store.number(self.out),
+            "adds": self.base is not None,
             "encoder": fingerprint,
             "level": self.config.level,
             "min_coverage": self.config.min_coverage,
@@ -326,6 +330,8 @@ class _Build:
     def _claim(self, plan: dict[str, Any]) -> None:
         """Writes what is being built, or checks that the unfinished build there is the same."""
         path = self.out / "build" / "plan.json"
+        if store.journal_is_stale(self.out):
+            store.clear_journal(self.out)
         if path.exists():
             differing = self._differing(plan)
             if differing and not self.config.overwrite:

@@ -42,6 +42,8 @@ __all__ = [
     "ShardEntry",
     "clear_journal",
     "commit",
+    "journal_is_stale",
+    "number",
     "open_prototypes",
     "open_shard",
     "read_manifest",
@@ -243,6 +245,14 @@ class Manifest:
         return sum(s.skipped for s in self.shards)
 
 
+def number(index: Path) -> int | None:
+    """Returns the number of the commit that `manifest.json` is; None where there is none that can be read."""
+    try:
+        return read_manifest(index).number
+    except (IndexNotFoundError, IndexCorruptError, IndexVersionError):
+        return None
+
+
 def read_manifest(index: Path) -> Manifest:
     """Reads `manifest.json`, and does not hold it.
 
@@ -359,7 +369,7 @@ def writing(index: Path) -> Iterator[Manifest]:
     read_manifest(index)
     with exclusive(index / "build"):
         yield read_manifest(index)
-        if not (index / "build" / "plan.json").exists():  # of a build that was cut off, and that may go on
+        if journal_is_stale(index) or not (index / "build" / "plan.json").exists():
             remove_journal(index)
 
 
@@ -424,6 +434,12 @@ def remove_journal(index: Path) -> None:
     gone = index / f".build.{secrets.token_hex(4)}"
     (index / "build").rename(gone)
     remove_folder(gone)
+
+
+def journal_is_stale(index: Path) -> bool:
+    """Tells whether something was committed since the journal was begun, by its own build or by others."""
+    plan = index / "build" / "plan.json"
+    return plan.exists() and json.loads(plan.read_text(encoding="utf-8")).get("after") != number(index)
 
 
 def clear_journal(index: Path) -> None:

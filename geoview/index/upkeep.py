@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from geoview.config import InferenceConfig, PlanView
 from geoview.data.queries import PhotoQuery
 from geoview.errors import ConfigError, EncoderMismatchError, OutputExistsError, RegionError
-from geoview.files import exclusive, full_disk_told, sync
+from geoview.files import exclusive, full_disk_told, remove_folder, sync, write_json
 from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.index import store
@@ -125,17 +126,19 @@ def merge(first: str | Path, second: str | Path, out: str | Path) -> CellIndex:
         The merged index.
 
     Raises:
-        OutputExistsError: There is something at `out`.
+        OutputExistsError: There is something at `out`, other than what a killed merge of the same has left.
         EncoderMismatchError: The indexes are of two encoders.
         ConfigError: They differ in what cannot be merged, or have photos in common.
         StorageFullError: The disk is full.
     """
     out = Path(out)
-    if out.exists() and any(path.name != "build" for path in out.iterdir()):
+    plan = out / "build" / "plan.json"
+    if out.exists() and any(out.iterdir()) and ((out / "manifest.json").exists() or not plan.exists()):
         raise OutputExistsError(f"{out}: is there already; merge into a new folder")
     with CellIndex.open(first) as one, CellIndex.open(second) as other:
         table = _table_of_both(one, other)
         with full_disk_told(out), exclusive(out / "build"):
+            _begun_anew(plan, {"merges": [str(index.path.resolve()) for index in (one, other)]})
             fingerprint = Path(one.manifest.encoder["folder"])
             shutil.copytree(one.path / fingerprint, out / fingerprint)
             for file in (out / fingerprint).iterdir():
@@ -165,6 +168,15 @@ def merge(first: str | Path, second: str | Path, out: str | Path) -> CellIndex:
             )
             store.remove_journal(out)
     return CellIndex.open(out)
+
+
+def _begun_anew(plan: Path, content: dict[str, list[str]]) -> None:
+    """Takes a folder for a merge, and clears it of what one before that was killed has left."""
+    if plan.exists() and json.loads(plan.read_text(encoding="utf-8")) != content:
+        raise ConfigError(f"{plan.parents[1]}: holds something else that is not finished; merge into a new folder")
+    for name in ("shards", "prototypes", "encoder"):
+        remove_folder(plan.parents[1] / name)
+    write_json(plan, content)
 
 
 def _committed(index: Path, manifest: store.Manifest) -> store.Manifest:

@@ -148,6 +148,45 @@ def test_an_addition_that_was_cut_off_goes_on_and_no_other_does(index, later, or
     assert {p.name for p in index.iterdir()} == {"manifest.json", "commits", "encoder", "shards"}
 
 
+def test_what_a_kill_after_the_commit_leaves_is_in_nobodys_way(index, later, ortho, monkeypatch):
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "remove_journal", stop)
+        assert add(index, "--imagery", later) == 130
+    done = CellIndex.open(index).manifest
+    assert done.number == 2
+    assert (index / "build" / "plan.json").exists()
+    assert add(index, "--imagery", ortho) == 0, "something else can be added"
+    assert {p.name for p in index.iterdir()} == {"manifest.json", "commits", "encoder", "shards"}
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "remove_journal", stop)
+        assert add(index, "--imagery", later) == 130
+    assert main(["index", "vacuum", str(index)]) == 0
+    assert not (index / "build").exists()
+    assert CellIndex.open(index).verify() == []
+
+
+def test_what_is_committed_meanwhile_is_not_lost(index, later, ortho, kit, tmp_path, monkeypatch):
+    """Another addition ends after this one has read what the index is, and before it begins to write."""
+    other = kit.write_ortho(tmp_path / "other.tif", kit.texture(400, seed=9), centre_deg=kit.CENTRE_DEG)
+    manifest = tmp_path / "other.yaml"
+    manifest.write_text(f"sources:\n- uri: {other}\n  date: 2022\n")
+    known, done = build_module._known, []
+
+    def first(*arguments):
+        if not done:
+            done.append(1)
+            assert add(index, "--imagery", manifest) == 0
+        return known(*arguments)
+
+    monkeypatch.setattr(build_module, "_known", first)
+    assert add(index, "--imagery", later) == 0
+    assert set(columns(CellIndex.open(index))["date"].tolist()) == {0, 20210000, 20220000}
+    assert CellIndex.open(index).manifest.number == 3
+
+
 def test_two_writers_do_not_mix(index, later, capsys):
     with exclusive(index / "build"):
         assert add(index, "--imagery", later) == 2

@@ -170,3 +170,27 @@ def test_indexes_that_do_not_go_together_are_not_merged(index, tmp_path, kit, en
     strange = kit.build(tmp_path / "encoder", ortho, tmp_path / "strange", region)
     assert main(["index", "merge", str(index), str(strange.path), "--out", str(tmp_path / "out")]) == 2
     assert "is of encoder" in capsys.readouterr().err
+
+
+def test_a_merge_that_was_cut_off_begins_anew(index, tmp_path, monkeypatch, capsys):
+    shutil.copytree(index, tmp_path / "other")
+    words = ["index", "merge", str(index), str(tmp_path / "other"), "--out", str(tmp_path / "out")]
+    shards, write_rows = [], store.write_rows
+
+    def once(*arguments):
+        if shards:
+            raise KeyboardInterrupt
+        shards.append(arguments)
+        return write_rows(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_rows", once)
+        assert main(words) == 130
+    with pytest.raises(IndexNotFoundError, match="not finished; run the same command again"):
+        CellIndex.open(tmp_path / "out")
+    assert main([*words[:3], str(index), *words[4:]]) == 2
+    assert "holds something else that is not finished" in capsys.readouterr().err
+    assert main(words) == 0
+    merged = CellIndex.open(tmp_path / "out")
+    assert merged.verify() == []
+    assert set(merged.path.glob("shards/*/*")) == {merged.path / entry.folder for entry in merged.manifest.shards}
