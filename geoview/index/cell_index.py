@@ -16,7 +16,7 @@ from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.index import store
 from geoview.index.fusion import Fusion, fused_codes, fused_queries, interpolated
-from geoview.index.prototypes import Prototypes, directions
+from geoview.index.prototypes import Prototypes
 from geoview.index.shards import Shard
 from geoview.models.encoder import CrossViewEncoder
 from geoview.topk import top_k
@@ -314,11 +314,11 @@ class CellIndex:
         table = self.manifest.prototypes
         assert table is not None, "_fusion asks for prototypes"
         for rows, aerial in blocks:
-            prototypes = interpolated(self._cell_ids(rows), table.level, self._vectors_of)
+            prototypes = interpolated(self._cell_ids(rows), table.level, self._sums_of)
             yield rows, fused_codes(aerial, prototypes, fusion)
 
-    def _vectors_of(self, ids: NDArray[np.uint64]) -> NDArray[np.float32]:
-        """Returns (n, dim) prototypes of cells in ascending order, zeros where there is none."""
+    def _sums_of(self, ids: NDArray[np.uint64]) -> NDArray[np.float32]:
+        """Returns the (n, dim) sums of prototypes' cells in ascending order, zeros where there is none."""
         assert self.manifest.prototypes is not None
         found = np.zeros((len(ids), self.manifest.dim), np.float32)
         for entry in self.manifest.prototypes.shards:
@@ -336,7 +336,7 @@ class CellIndex:
             here = np.flatnonzero(known[at] == ids[first:last])
             if self._checked:
                 shard.check("sum", at[here])
-            found[first + here] = directions(shard.take("sum", at[here]))
+            found[first + here] = shard.take("sum", at[here])
         return found
 
     def _selection(self, region: Region | None) -> Iterator[tuple[int, NDArray[np.int64]]]:

@@ -1,9 +1,10 @@
 """Cell codes: aerial + kappa x prototype, summed when they are searched.
 
-The two tables lie apart, so that kappa is a choice of each search. A cell's prototype is interpolated between those of
-the four larger cells around its centre, then scaled to unit norm as its aerial code is (Lindenberger et al., NeurIPS
-2025; how they interpolate is not published, this is our reading). Cells that no photo speaks for have an offset in the
-place of what kappa adds to the others: without it they would be buried.
+The two tables lie apart, so that kappa is a choice of each search. A cell's prototype is interpolated between the sums
+of the four larger cells around its centre, so that many photos count more than one, then scaled to unit norm as its
+aerial code is (Lindenberger et al., NeurIPS 2025; how they interpolate is not published, this is our reading). With
+photos that speak by bilinear weights themselves, it is the mean of all photos around under a smooth kernel. Cells that
+no photo speaks for have an offset in the place of what kappa adds to the others: without it they would be buried.
 """
 
 from __future__ import annotations
@@ -45,24 +46,24 @@ class Fusion:
 
 
 def interpolated(
-    ids: NDArray[np.uint64], level: int, vectors_of: Callable[[NDArray[np.uint64]], NDArray[np.float32]]
+    ids: NDArray[np.uint64], level: int, sums_of: Callable[[NDArray[np.uint64]], NDArray[np.float32]]
 ) -> NDArray[np.float32]:
     """Interpolates prototypes to the centres of cells.
 
     Args:
         ids: (n,) cells.
         level: Of the prototypes.
-        vectors_of: Returns the (m, dim) prototypes of cells in ascending order, zeros where there is none.
+        sums_of: Returns the (m, dim) sums of cells in ascending order, zeros where there is none.
 
     Returns:
         (n, dim) unit vectors; zeros where none of the four around a cell is there.
     """
     around, weights = cells.surrounding(ids, level)
     found, at = np.unique(around, return_inverse=True)
-    vectors, at = vectors_of(found), at.reshape(around.shape)
-    total = np.zeros((len(ids), vectors.shape[1]), np.float32)
+    sums, at = sums_of(found), at.reshape(around.shape)
+    total = np.zeros((len(ids), sums.shape[1]), np.float32)
     for corner in range(around.shape[1]):
-        total += weights[:, corner, None].astype(np.float32) * vectors[at[:, corner]]
+        total += weights[:, corner, None].astype(np.float32) * sums[at[:, corner]]
     return directions(total)
 
 

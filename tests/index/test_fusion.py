@@ -51,7 +51,7 @@ def hybrid(tmp_path_factory, kit):
 def brute_force(index, queries, fusion):
     """(Q, N) scores, by the definition, a cell at a time."""
     table = index.prototypes()
-    prototype = dict(zip(table.cell.tolist(), table.vectors, strict=True))
+    prototype = dict(zip(table.cell.tolist(), table.sum, strict=True))
     aerial = np.concatenate([store.open_shard(index.path, e).read("aerial") for e in index.manifest.shards])
     scores = np.zeros((len(queries), len(aerial)), np.float32)
     for row, cell in enumerate(index.cell_ids().tolist()):
@@ -122,13 +122,19 @@ def test_inner_products_of_fused_codes_are_fused_scores(kappa, offset, seed):
 
 
 def test_prototypes_blend_from_cell_to_cell():
-    """Two prototypes side by side: cells between their centres turn from the one to the other, never away from both."""
+    """Two prototypes side by side: cells between their centres turn from the one to the other, never away from both.
+
+    Where one is of ten times as many photos, it is heard further.
+    """
     pair = cells.cell_ids([40.0, 3.0], 15)
     pair = np.sort(np.array([pair, cells.edge_neighbors(pair)[1]]))
     basis = dict(zip(pair.tolist(), np.eye(2, dtype=np.float32), strict=True))
 
     def vectors_of(ids):
         return np.array([basis.get(i, np.zeros(2, np.float32)) for i in ids.tolist()])
+
+    def lopsided(ids):
+        return vectors_of(ids) * [10, 1]
 
     near = np.sort(cells.descendants(pair, 18))
     blend = interpolated(near, 15, vectors_of)
@@ -137,6 +143,8 @@ def test_prototypes_blend_from_cell_to_cell():
     for i, cell in enumerate(pair.tolist()):
         assert (blend[own == cell, i] >= blend[own == cell, 1 - i]).all()
     assert ((blend > 0.2).all(axis=1)).any()
+    first_heard = (interpolated(near, 15, lopsided)[:, 0] > 0.5).sum()
+    assert first_heard > (blend[:, 0] > 0.5).sum()
     far = cells.descendants(cells.cell_ids([41.0, 3.0], 15), 16)
     assert not interpolated(far, 15, vectors_of).any()
 
