@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from functools import partial
 from importlib.metadata import version
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -222,8 +224,11 @@ def _add(parser: ArgumentParser, kind: type[Any]) -> None:
 
 def _field_help(kind: type[Any], name: str) -> str:
     """Returns what the docstring of a config says of a field, on one line."""
-    lines = (kind.__doc__ or "").splitlines()
-    return next(line.split(":", 1)[1].strip() for line in lines if line.strip().startswith(f"{name}:"))
+    paragraphs = inspect.cleandoc(kind.__doc__ or "").split("\n    ")
+    at = next(i for i, line in enumerate(paragraphs) if line.startswith(f"{name}:"))
+    # What goes on is set in further than the names of fields are.
+    further = takewhile(lambda line: line.startswith(" "), paragraphs[at + 1 :])
+    return " ".join(line.strip() for line in (paragraphs[at].split(":", 1)[1], *further))
 
 
 def _config(kind: type[Any], arguments: Namespace) -> Any:

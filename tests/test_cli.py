@@ -23,7 +23,7 @@ HEAVY = ("torch", "timm", "rasterio", "faiss", "zarr", "lightning", "tiles")
     "words",
     [
         *([*verb, "--help"] for verb in ([], ["train"], ["index"], ["locate"], ["evaluate"], ["info"])),
-        *(["index", step, "--help"] for step in ("build", "info", "verify")),
+        *(["index", step, "--help"] for step in ("build", "add", "remove", "merge", "info", "verify", "vacuum")),
         ["--version"],
     ],
 )
@@ -37,6 +37,14 @@ def test_help_imports_nothing_heavy(words):
     assert done.returncode == 0, done.stderr
     assert done.stderr.strip() == "[]"
     assert "geoview" in done.stdout or "usage" in done.stdout
+
+
+def test_help_tells_all_that_is_said_of_a_list(capsys):
+    with pytest.raises(SystemExit):
+        main(["index", "build", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "tables with `lat` and `lon`, photos that tell their position, or folders of such. A tenth" in said
+    assert "and joins after that. (type" in said
 
 
 def test_python_m_geoview():
