@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from geoview.index.fusion import Fusion
 from geoview.index.prototypes import Photo
 from geoview.locate.localizer import EmbeddedPhoto, Localizer, Search
 
-__all__ = ["KAPPAS", "fit_fusion"]
+__all__ = ["KAPPAS", "chosen_of", "fit_fusion"]
 
 #: Weights that are tried.
 KAPPAS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
@@ -33,8 +34,9 @@ _MAX_PHOTOS = 300
 def fit_fusion(index: CellIndex, photos: Sequence[Photo], config: InferenceConfig) -> tuple[Fusion, dict[str, Any]]:
     """Finds the weight with which most photos are found at the first place within 100 m.
 
-    Photos are told their field of view, and not their heading. Of weights that find equally many, the smallest is
-    taken; the offset of cells without photos is a quantile of the scores of the others' prototypes.
+    Photos are told their field of view, and not their heading. Of the weights that find as many as the best but for one
+    standard error, the smallest is taken (the rule of Breiman et al., Classification and Regression Trees, 1984): a gain
+    that may be chance is none. The offset of cells without photos is a quantile of the scores of the others' prototypes.
 
     Args:
         index: With prototypes of other photos.
@@ -64,9 +66,16 @@ def fit_fusion(index: CellIndex, photos: Sequence[Photo], config: InferenceConfi
     tried = {Fusion(kappa, offset): 0.0 for kappa in KAPPAS for offset in (offsets if kappa else offsets[:1])}
     for fusion in tqdm(tried, desc="fit kappa", unit="try", disable=None, dynamic_ncols=True):
         tried[fusion] = found(fusion)
-    best = max(tried, key=lambda fusion: (tried[fusion], -fusion.kappa))
+    best = chosen_of(tried, len(chosen))
     recall = {"imagery": tried[Fusion(0.0, offsets[0])], "ground_photos": found(np.inf), "both": tried[best]}
     return best, {"fitted_on_photos": len(chosen), "recall_at_1_within_100_m": recall}
+
+
+def chosen_of(tried: Mapping[Fusion, float], n: int) -> Fusion:
+    """Returns the smallest weight that finds as many of n photos as the best does, but for one standard error."""
+    most = max(tried.values())
+    enough = most - math.sqrt(most * (1 - most) / n)
+    return min(tried, key=lambda fusion: (tried[fusion] < enough, fusion.kappa, -tried[fusion]))
 
 
 def _offsets(index: CellIndex, photos: Sequence[EmbeddedPhoto]) -> list[float]:
