@@ -34,9 +34,10 @@ _MAX_PHOTOS = 300
 def fit_fusion(index: CellIndex, photos: Sequence[Photo], config: InferenceConfig) -> tuple[Fusion, dict[str, Any]]:
     """Finds the weight with which most photos are found at the first place within 100 m.
 
-    Photos are told their field of view, and not their heading. Of the weights that find as many as the best but for one
-    standard error, the smallest is taken (the rule of Breiman et al., Classification and Regression Trees, 1984): a gain
-    that may be chance is none. The offset of cells without photos is a quantile of the scores of the others' prototypes.
+    Photos are told their field of view, and not their heading. Of the weights that find as many as the best but for
+    one standard error, the smallest is taken (the rule of Breiman et al., Classification and Regression Trees, 1984):
+    a gain that may be chance is none. The offset of cells without photos is a quantile of the scores that others have
+    from their prototypes.
 
     Args:
         index: With prototypes of other photos.
