@@ -50,6 +50,7 @@ __all__ = [
     "edge_neighbors",
     "from_tokens",
     "ids_in_ranges",
+    "in_ranges",
     "is_valid",
     "levels",
     "neighbors",
@@ -323,6 +324,24 @@ def ids_in_ranges(ranges: ArrayLike, level: int) -> Ids:
     ids[starts[1:]] = first[1:] - (first[:-1] + step * (counts[:-1] - 1).astype(np.uint64))
     ids[0] = first[0]
     return np.cumsum(ids, out=ids)
+
+
+def in_ranges(ids: ArrayLike, ranges: ArrayLike) -> NDArray[np.bool_]:
+    """Which cells lie in leaf ranges.
+
+    Args:
+        ids: (...) cells, none of which is larger than a range that it touches.
+        ranges: (m, 2) sorted, disjoint, inclusive.
+
+    Returns:
+        (...) bool.
+    """
+    ids, spans = as_uint64(ids), as_uint64(ranges).reshape(-1, 2)
+    if not len(spans):
+        return np.zeros(ids.shape, np.bool_)
+    # Ranges are disjoint: a cell lies in the last one that begins before it, or in none.
+    at = np.searchsorted(spans[:, 0], ids, "right") - 1
+    return np.asarray((at >= 0) & (ids <= spans[at, 1]))
 
 
 def edge_neighbors(ids: ArrayLike) -> Ids:

@@ -99,10 +99,7 @@ def build_index(
         raise OutputExistsError(f"{out}: is a file; an index is a folder")
     if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in ("manifest.json", "build")):
         raise OutputExistsError(f"{out}: holds other files; choose an empty or a new folder")
-    coverage = Region.from_geometry(source.coverage(), name=source.uri)
-    if region is not None and not region.geometry.intersects(coverage.geometry):
-        raise RegionError(f"{region.name}: has no ground in common with the imagery {source.uri}")
-    ranges = (region or coverage).cell_ranges(config.level)
+    ranges = _ranges(source, region, config.level)
     build = _Build(encoder, source, out, config, ranges, *_known(photos, encoder), fit, None)
     with full_disk_told(out):
         return build.run()
@@ -142,12 +139,7 @@ def add_to_index(
     out = Path(path)
     with CellIndex.open(out) as index:
         encoder, level = index.encoder(), index.level
-    ranges = np.empty((0, 2), np.uint64)
-    if source is not None:
-        coverage = Region.from_geometry(source.coverage(), name=source.uri)
-        if region is not None and not region.geometry.intersects(coverage.geometry):
-            raise RegionError(f"{region.name}: has no ground in common with the imagery {source.uri}")
-        ranges = (region or coverage).cell_ranges(level)
+    ranges = np.empty((0, 2), np.uint64) if source is None else _ranges(source, region, level)
     base = store.read_manifest(out)
     table = base.prototypes
     settings = BuildConfig(
@@ -163,6 +155,14 @@ def add_to_index(
     )
     with full_disk_told(out):
         return _Build(encoder, source, out, settings, ranges, *_known(photos, encoder), None, base).run()
+
+
+def _ranges(source: tiles.ImagerySource, region: Region | None, level: int) -> NDArray[np.uint64]:
+    """Returns leaf ranges of the cells of a region, or of what the imagery covers."""
+    coverage = Region.from_geometry(source.coverage(), name=source.uri)
+    if region is not None and not region.geometry.intersects(coverage.geometry):
+        raise RegionError(f"{region.name}: has no ground in common with the imagery {source.uri}")
+    return (region or coverage).cell_ranges(level)
 
 
 def _known(photos: Sequence[PhotoQuery], encoder: CrossViewEncoder) -> tuple[list[Photo], dict[str, str]]:
@@ -258,7 +258,7 @@ class _Build:
             imagery=_each_once([*manifest.imagery, *map(_absolute, self.config.imagery)]),
             sources=_each_once([*manifest.sources, *parts]),
             skipped_sources=_each_once([*manifest.skipped_sources, *skipped]),
-            shards=sorted(entries.values(), key=lambda entry: int(cells.from_tokens([entry.parent])[0])),
+            shards=store.in_order(entries.values()),
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             geoview=version("geoview"),
         )

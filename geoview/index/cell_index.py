@@ -203,11 +203,7 @@ class CellIndex:
         """
         if self.manifest.prototypes is None:
             raise ConfigError(f"{self.path}: has no ground photos")
-        shards = [store.open_prototypes(self.path, entry) for entry in self.manifest.prototypes.shards]
-        for shard in shards:
-            for name in shard.rows:
-                shard.check(name)
-        read = [Prototypes(**{name: shard.read(name) for name in shard.rows}) for shard in shards]
+        read = [store.read_prototypes(self.path, entry) for entry in self.manifest.prototypes.shards]
         return Prototypes.concatenate([Prototypes.none(self.manifest.dim), *read])
 
     def skipped_cell_ids(self) -> NDArray[np.uint64]:
@@ -356,9 +352,7 @@ class CellIndex:
             first, last = np.searchsorted(ranges[:, 1], lows[i]), np.searchsorted(ranges[:, 0], highs[i], "right")
             if first < last:
                 ids = self._sound("cell", i)
-                # Ranges are disjoint: a cell lies in the last one that begins before it, or in none.
-                at = np.searchsorted(ranges[:, 0], ids, "right") - 1
-                inside = np.flatnonzero((at >= 0) & (ids <= ranges[at, 1]))
+                inside = np.flatnonzero(cells.in_ranges(ids, ranges))
                 if len(inside):
                     found = True
                     yield i, inside

@@ -99,8 +99,6 @@ def prototype_shards(
         prototypes = Prototypes.of([photos[i] for i in here], np.asarray(vectors[here]), speech, parent)
         token = str(cells.tokens(np.array([parent]))[0])
         if token in entries:
-            shard = store.open_prototypes(index, entries[token])
-            before = Prototypes(**{name: shard.read(name) for name in shard.rows})
-            prototypes = Prototypes.concatenate([before, prototypes])
+            prototypes = Prototypes.concatenate([store.read_prototypes(index, entries[token]), prototypes])
         entries[token] = store.write_prototypes(index, token, prototypes)
-    return sorted(entries.values(), key=lambda entry: int(cells.from_tokens([entry.parent])[0]))
+    return store.in_order(entries.values())

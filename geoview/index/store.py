@@ -17,17 +17,18 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geoview.errors import IndexCorruptError, IndexNotFoundError, IndexVersionError
 from geoview.files import exclusive, in_turn, remove_folder, write_json
+from geoview.geo import cells
 from geoview.index.prototypes import Prototypes
 from geoview.index.shards import Shard, checksum, write_shard
 
@@ -42,11 +43,13 @@ __all__ = [
     "ShardEntry",
     "clear_journal",
     "commit",
+    "in_order",
     "journal_is_stale",
     "number",
     "open_prototypes",
     "open_shard",
     "read_manifest",
+    "read_prototypes",
     "read_rows",
     "remove_journal",
     "sweep",
@@ -163,6 +166,9 @@ class PrototypeEntry:
     def folder(self) -> Path:
         """Path below the index folder."""
         return Path("prototypes", self.parent, self.generation)
+
+
+Entry = TypeVar("Entry", ShardEntry, PrototypeEntry)
 
 
 @dataclass(frozen=True)
@@ -368,9 +374,11 @@ def writing(index: Path) -> Iterator[Manifest]:
     """
     read_manifest(index)
     with exclusive(index / "build"):
-        yield read_manifest(index)
-        if journal_is_stale(index) or not (index / "build" / "plan.json").exists():
-            remove_journal(index)
+        try:
+            yield read_manifest(index)
+        finally:
+            if journal_is_stale(index) or not (index / "build" / "plan.json").exists():
+                remove_journal(index)
 
 
 def write_rows(index: Path, parent: str, rows: Rows) -> ShardEntry:
@@ -427,6 +435,19 @@ def open_prototypes(index: Path, entry: PrototypeEntry) -> Shard:
     """
     lengths = {f.name: entry.photos if f.name == "photo_key" else entry.rows for f in fields(Prototypes)}
     return Shard.open(index / entry.folder, lengths, entry.checksum)
+
+
+def read_prototypes(index: Path, entry: PrototypeEntry) -> Prototypes:
+    """Reads a whole shard of prototypes, compared with its checksums, as `read_rows` does one of rows."""
+    shard = open_prototypes(index, entry)
+    for name in shard.rows:
+        shard.check(name)
+    return Prototypes(**{name: shard.read(name) for name in shard.rows})
+
+
+def in_order(entries: Iterable[Entry]) -> list[Entry]:
+    """Returns shards of a manifest in S2 order."""
+    return sorted(entries, key=lambda entry: int(cells.from_tokens([entry.parent])[0]))
 
 
 def remove_journal(index: Path) -> None:

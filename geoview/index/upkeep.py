@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -106,7 +106,7 @@ def remove_photos(path: str | Path, photos: Sequence[PhotoQuery], config: Infere
             parent = cells.from_tokens([entry.parent])[0]
             gone = Prototypes.of(sound, vectors, speech, parent)
             if len(gone) or len(gone.photo_key):
-                left = _read_prototypes(index, entry).minus(gone)
+                left = store.read_prototypes(index, entry).minus(gone)
                 entries += [store.write_prototypes(index, entry.parent, left)] if len(left) else []
             else:
                 entries.append(entry)
@@ -160,7 +160,7 @@ def merge(first: str | Path, second: str | Path, out: str | Path) -> CellIndex:
                     sources=[*a.sources, *(part for part in b.sources if part not in a.sources)],
                     skipped_sources=[*a.skipped_sources, *b.skipped_sources],
                     skipped_photos=[*a.skipped_photos, *b.skipped_photos],
-                    shards=[shards[token] for token in _in_order(shards)],
+                    shards=store.in_order(shards.values()),
                     prototypes=table,
                     fusion=a.fusion or b.fusion,
                     calibration=None,
@@ -193,17 +193,12 @@ def _without(index: Path, entry: store.ShardEntry, ranges: NDArray[np.uint64]) -
     if not ((ranges[:, 1] >= low) & (ranges[:, 0] <= high)).any():
         return entry
     rows = store.read_rows(index, entry)
-    gone, skipped = _inside(rows.cell, ranges), _inside(rows.skipped_cell, ranges)
+    gone, skipped = cells.in_ranges(rows.cell, ranges), cells.in_ranges(rows.skipped_cell, ranges)
     if not gone.any() and not skipped.any():
         return entry
     left = rows.without(gone)
     left = replace(left, skipped_cell=rows.skipped_cell[~skipped], skipped_coverage=rows.skipped_coverage[~skipped])
     return store.write_rows(index, entry.parent, left) if len(left) or len(left.skipped_cell) else None
-
-
-def _inside(ids: NDArray[np.uint64], ranges: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    at = np.searchsorted(ranges[:, 0], ids, "right") - 1
-    return np.asarray((at >= 0) & (ids <= ranges[at, 1]))
 
 
 def _table_of_both(one: CellIndex, other: CellIndex) -> store.PrototypeTable | None:
@@ -238,16 +233,7 @@ def _prototypes_of_both(one: CellIndex, other: CellIndex, out: Path) -> list[sto
     parts: dict[str, list[Prototypes]] = {}
     for index in (one, other):
         for entry in index.manifest.prototypes.shards if index.manifest.prototypes else ():
-            parts.setdefault(entry.parent, []).append(_read_prototypes(index.path, entry))
-    return [store.write_prototypes(out, token, Prototypes.concatenate(parts[token])) for token in _in_order(parts)]
-
-
-def _read_prototypes(index: Path, entry: store.PrototypeEntry) -> Prototypes:
-    shard = store.open_prototypes(index, entry)
-    for name in shard.rows:
-        shard.check(name)
-    return Prototypes(**{name: shard.read(name) for name in shard.rows})
-
-
-def _in_order(tokens: Iterable[str]) -> list[str]:
-    return sorted(tokens, key=lambda token: int(cells.from_tokens([token])[0]))
+            parts.setdefault(entry.parent, []).append(store.read_prototypes(index.path, entry))
+    return store.in_order(
+        store.write_prototypes(out, token, Prototypes.concatenate(each)) for token, each in parts.items()
+    )

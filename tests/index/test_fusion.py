@@ -15,6 +15,7 @@ from PIL import Image
 
 from geoview.cli import main
 from geoview.errors import ConfigError, IndexCorruptError
+from geoview.evaluate.fusion import KAPPAS
 from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.index import build, store
@@ -228,7 +229,9 @@ def test_photos_become_part_of_an_index(tmp_path, capsys, monkeypatch, kit, enco
     assert len(index.manifest.skipped_photos) == 3
     recall = index.manifest.fusion["recall_at_1_within_100_m"]
     assert set(recall) == {"imagery", "ground_photos", "both"}
-    assert 0 <= recall["both"] <= 1
+    kappa = index.manifest.fusion["kappa"]
+    assert kappa in KAPPAS
+    assert kappa > 0 or recall["both"] == recall["imagery"]
     assert index.manifest.fusion["fitted_on_photos"] > 10
 
     photo = str(photo_table.parent / "5.png")
