@@ -175,6 +175,13 @@ class Prototypes:
         weight = np.bincount(at, np.concatenate([part.weight for part in parts]), len(cell)).astype(np.float32)
         return cls(cell, sums, weight, np.unique(np.concatenate([part.photo_key for part in parts])))
 
+    def holds(self, gone: Prototypes) -> bool:
+        """Tells whether these photos can be taken out: whether they are in here, and have spoken as they do now."""
+        if not np.isin(gone.cell, self.cell).all() or not np.isin(gone.photo_key, self.photo_key).all():
+            return False
+        left = self.weight[np.searchsorted(self.cell, gone.cell)] - gone.weight
+        return bool((left > -_NOTHING * (1 + gone.weight)).all())
+
     def minus(self, gone: Prototypes) -> Prototypes:
         """Returns what is left when photos are taken out; cells that nobody speaks for any more go."""
         sums, weight = self.sum.copy(), self.weight.copy()

@@ -82,7 +82,8 @@ def remove_photos(path: str | Path, photos: Sequence[PhotoQuery], config: Infere
         How many photos were removed.
 
     Raises:
-        ConfigError: A photo cannot be read, or is not in the index: nothing is removed then.
+        ConfigError: A photo cannot be read, is not in the index, or was added with another place: nothing is removed
+            then.
         IndexNotFoundError: It is no index.
         BusyError: It is being written.
     """
@@ -102,14 +103,26 @@ def remove_photos(path: str | Path, photos: Sequence[PhotoQuery], config: Infere
             raise ConfigError(f"{reason}; nothing was removed")
         speech = Speech(table.level, table.border, table.frustum)
         entries = []
+        found = 0
         for entry in table.shards:
             parent = cells.from_tokens([entry.parent])[0]
             gone = Prototypes.of(sound, vectors, speech, parent)
             if len(gone) or len(gone.photo_key):
-                left = store.read_prototypes(index, entry).minus(gone)
+                there = store.read_prototypes(index, entry)
+                if not there.holds(gone):
+                    raise ConfigError(
+                        f"{index}: some of these photos were added with another place, and what they said cannot be "
+                        "taken out; give the table that they were added with; nothing was removed"
+                    )
+                left = there.minus(gone)
+                found += len(gone.photo_key)
                 entries += [store.write_prototypes(index, entry.parent, left)] if len(left) else []
             else:
                 entries.append(entry)
+        if found != len(sound):
+            raise ConfigError(
+                f"{index}: {len(sound) - found} of these photos were added with another place; nothing was removed"
+            )
         _committed(index, replace(before, prototypes=replace(table, shards=entries)))
     return len(sound)
 

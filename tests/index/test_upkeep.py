@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -128,6 +129,23 @@ def test_photos_that_go_leave_what_the_others_say(index, tmp_path, table, capsys
     assert CellIndex.open(index).manifest == left.manifest
     assert main(["index", "remove", str(index)]) == 2
     assert "what to remove" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shift_deg", [0.002, 0.02, 2.0])
+def test_photos_that_were_added_elsewhere_are_not_taken_out_here(index, tmp_path, table, capsys, shift_deg):
+    given = table(0, 1)
+    assert main(["index", "add", str(index), "--device", "cpu", "--photos", given]) == 0
+    before = CellIndex.open(index)
+    rows = list(csv.reader(Path(given).read_text().splitlines()))
+    with (tmp_path / "moved.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([rows[0], *((path, float(lat) + shift_deg, lon) for path, lat, lon in rows[1:])])
+    capsys.readouterr()
+    assert main(["index", "remove", str(index), "--device", "cpu", "--photos", str(tmp_path / "moved.csv")]) == 2
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("geoview: "))
+    assert "added with another place" in line
+    assert "nothing was removed" in line
+    assert CellIndex.open(index).manifest == before.manifest
+    assert not (index / "build").exists()
 
 
 # -- merge -------------------------------------------------------------------------------------------------------------
