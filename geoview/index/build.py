@@ -78,8 +78,8 @@ def build_index(
         out: Index folder.
         config: Level, least coverage, batch size, device and precision, and for which cells photos speak.
         photos: Ground photos to make prototypes of; those of unknown place are named in the manifest and left out.
-        fit: Finds how much prototypes count, from an index that lacks the photos kept back for it; without it, as much
-            as imagery.
+        fit: Finds how much prototypes count, from an index that lacks the photos kept back for it; without it, nothing
+            until a search says otherwise.
 
     Returns:
         The finished index.
@@ -275,7 +275,7 @@ class _Build:
         shards = [] if manifest.prototypes is None else manifest.prototypes.shards
         sound = np.asarray(vectors).any(axis=1) & ~self._known_before(shards)
         back = held_back(self.photos) & sound if manifest.fusion is None else np.zeros(len(self.photos), np.bool_)
-        fusion: dict[str, Any] = manifest.fusion or {**asdict(Fusion(1.0)), "fitted_on_photos": 0}
+        fusion: dict[str, Any] = manifest.fusion or {**asdict(Fusion(0.0)), "fitted_on_photos": 0}
         for which in (sound & ~back, back):
             chosen = [photo for photo, here in zip(self.photos, which, strict=True) if here]
             shards = prototype_shards(self.out, chosen, np.asarray(vectors)[which], speech, shards)
@@ -286,6 +286,8 @@ class _Build:
                 kept = [photo for photo, here in zip(self.photos, back, strict=True) if here]
                 fitted, notes = self.fit(before, kept)
                 fusion = {**asdict(fitted), **notes}
+        if not fusion["fitted_on_photos"]:
+            log.warning("kappa was not fitted, for no photos could be kept back: imagery answers alone without --kappa")
         held = [store.open_shard(self.out, entry).read("cell") for entry in manifest.shards]
         inside = np.concatenate([np.empty(0, np.uint64), *held])
         outside = ~np.isin(cells.cell_ids([photo.latlon_deg for photo in self.photos], manifest.level), inside)

@@ -214,8 +214,11 @@ def test_photos_join_an_index_and_no_photo_twice(index, kit, tmp_path, capsys):
     assert add(index, "--photos", table("some.csv", lines[1:8])) == 0
     some = CellIndex.open(index)
     assert some.manifest.prototypes.n_photos == 7
-    assert some.manifest.fusion["fitted_on_photos"] == 0
-    capsys.readouterr()
+    assert some.manifest.fusion == {"kappa": 0.0, "offset": 0.0, "fitted_on_photos": 0}
+    assert "kappa was not fitted" in capsys.readouterr().err
+    queries = np.eye(4, 32, dtype=np.float32)
+    assert np.array_equal(some.search(queries, 5).row, some.search(queries, 5, kappa=0.0).row)
+    assert not np.array_equal(some.search(queries, 5).score, some.search(queries, 5, kappa=2.0).score)
     assert add(index, "--photos", table("more.csv", lines[6:])) == 0
     assert "2 of 7 photos are in the index already" in capsys.readouterr().err
     grown = CellIndex.open(index)
