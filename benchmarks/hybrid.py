@@ -45,6 +45,7 @@ from geoview.index.build import build_index
 from geoview.index.cell_index import CellIndex
 from geoview.index.fusion import Fusion
 from geoview.index.ground import prototype_shards
+from geoview.index.manifest import PrototypeTable
 from geoview.index.prototypes import Photo, Speech, embed_photos, known_photos
 from geoview.locate.localizer import EmbeddedPhoto, Localizer, Search
 from geoview.metrics import bootstrap_interval
@@ -242,7 +243,7 @@ def indexed_imagery(ground: Ground, encoder: CrossViewEncoder, arguments: argpar
 def with_prototypes(index: CellIndex, photos: list[Photo], vectors: NDArray[np.float32], speech: Speech) -> CellIndex:
     """Returns the index with prototypes of photos, not committed."""
     shards = prototype_shards(index.path, photos, vectors, speech)
-    table = store.PrototypeTable(speech.level, speech.border, speech.frustum, shards)
+    table = PrototypeTable(speech.level, speech.border, speech.frustum, shards)
     manifest = replace(index.manifest, prototypes=table, fusion=asdict(Fusion(1.0)))
     return CellIndex(index.path, store.Commit(manifest, None), checked=False)
 

@@ -9,7 +9,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
 from functools import partial
 from importlib.metadata import version
 from itertools import takewhile
@@ -31,19 +31,23 @@ from geoview.config import (
     RenderPhotosConfig,
     RenderRegionConfig,
     TrainConfig,
+    TuneConfig,
     from_mapping,
 )
 from geoview.errors import ConfigError, GeoviewError
 from geoview.files import full_disk_told, write_json, write_text
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from geoview.geo.regions import Region
-    from geoview.index.store import Manifest
+    from geoview.index.manifest import Manifest
 
 __all__ = ["main"]
 
 _OK, _SOME_FAILED, _BAD_USAGE = 0, 1, 2
-_SWITCHES = ("as_published", "checked", "overwrite", "train", "turned")
+_SWITCHES = ("as_published", "checked", "exact", "overwrite", "train", "turned")
 _METAVARS = {"at": "LAT,LON", "fov_deg": "DEG"}  # of lists that are not of paths
 
 
@@ -146,6 +150,10 @@ def _parser() -> ArgumentParser:
     merge.add_argument("second", type=str, help="index folder, whose codes count where both have one")
     merge.add_argument("--out", type=str, required=True, help="index folder to write")
     steps.add_subcommand("merge", merge, help=merge.description)
+    tune = _verb("make an index fast to search, as far as wished, and measure what that costs")
+    tune.add_argument("index", type=str, help="index folder")
+    _add(tune, TuneConfig)
+    steps.add_subcommand("tune", tune, help=tune.description)
     for name, help_ in (
         ("info", "tell what an index holds, as JSON"),
         ("verify", "read everything and compare it with what was written"),
@@ -153,6 +161,10 @@ def _parser() -> ArgumentParser:
     ):
         step = _verb(help_)
         step.add_argument("index", type=str, help="index folder")
+        if name == "verify":
+            step.add_argument(
+                "--repair", action="store_true", help="make what can be made from the codes anew: short codes and lists"
+            )
         steps.add_subcommand(name, step, help=help_)
 
     locate = _verb("tell where photos were taken")
@@ -329,7 +341,11 @@ def _info_index(arguments: Namespace) -> int:
 
 def _verify(arguments: Namespace) -> int:
     from geoview.index.cell_index import CellIndex
+    from geoview.index.tuning import repair
 
+    if arguments.repair:
+        for line in repair(arguments.index):
+            print(f"geoview: {line}; made anew", file=sys.stderr)
     index = CellIndex.open(arguments.index)
     problems = index.verify()
     for problem in problems:
@@ -339,6 +355,33 @@ def _verify(arguments: Namespace) -> int:
         return _SOME_FAILED
     print(f"sound: {len(index)} codes in {len(index.manifest.shards)} shards")
     return _OK
+
+
+def _tune(arguments: Namespace) -> int:
+    config: TuneConfig = _config(TuneConfig, arguments)
+    from geoview.index.tuning import tune
+
+    chosen, points = tune(arguments.index, config, _embedded(arguments.index, config))
+    print(json.dumps({"index": arguments.index, "chosen": asdict(chosen), "measured": list(map(asdict, points))}))
+    return _OK
+
+
+def _embedded(index: str, config: TuneConfig) -> NDArray[np.floating] | None:
+    """Returns the embeddings of the photos to measure with."""
+    if not config.photos:
+        return None
+    import numpy as np
+
+    from geoview.data.queries import find_queries
+    from geoview.index.cell_index import CellIndex
+    from geoview.locate.localizer import Localizer
+
+    with CellIndex.open(index) as opened:
+        embedded = Localizer(opened, config).embed(find_queries(config.photos))
+    for photo in embedded:
+        if photo.error:
+            raise ConfigError(photo.error)
+    return np.concatenate([photo.vectors for photo in embedded])
 
 
 def _remove(arguments: Namespace) -> int:
@@ -390,6 +433,7 @@ def _locate(arguments: Namespace) -> int:
         region=_search_region(config),
         around_own_position_m=around_own,
         kappa=config.kappa,
+        exact=config.exact,
         view=PhotoView(config.view, config.fov_deg, config.gsd_m),
     )
     failed = 0
@@ -532,6 +576,7 @@ _VERBS: dict[str, Callable[[Namespace], int]] = {
     "index info": _info_index,
     "index remove": _remove,
     "index merge": _merge,
+    "index tune": _tune,
     "index verify": _verify,
     "index vacuum": _vacuum,
     "locate": _locate,

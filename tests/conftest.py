@@ -21,6 +21,7 @@ from geoview.geo import cells
 from geoview.index import store
 from geoview.index.build import build_index
 from geoview.index.cell_index import CellIndex
+from geoview.index.manifest import Manifest
 from geoview.models.encoder import CrossViewEncoder
 
 torch.set_num_threads(2)
@@ -82,7 +83,7 @@ def write_index(folder, ids, aerial, dates=None, skipped=(), level=16):
         rows = store.Rows(aerial[here], ids[here], dates[here], ones, skipped[without], zeros)
         token = str(cells.tokens(np.array([parent]))[0])
         entries.append(store.write_rows(folder, token, store.Rows.concatenate([rows])))
-    manifest = store.Manifest(
+    manifest = Manifest(
         level=level,
         dim=aerial.shape[1],
         chip={"size_px": 32, "gsd_m": 4.8},

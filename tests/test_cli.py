@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image
 from geoview.cli import main
 from geoview.locate.candidates import FIELDS
 
+STEPS = ("build", "add", "remove", "merge", "tune", "info", "verify", "vacuum")
 HEAVY = ("torch", "timm", "rasterio", "faiss", "zarr", "lightning", "tiles")
 
 
@@ -23,7 +25,10 @@ HEAVY = ("torch", "timm", "rasterio", "faiss", "zarr", "lightning", "tiles")
     "words",
     [
         *([*verb, "--help"] for verb in ([], ["train"], ["index"], ["locate"], ["evaluate"], ["info"])),
-        *(["index", step, "--help"] for step in ("build", "add", "remove", "merge", "info", "verify", "vacuum")),
+        *(
+            ["index", step, "--help"]
+            for step in ("build", "add", "remove", "merge", "tune", "info", "verify", "vacuum")
+        ),
         ["--version"],
     ],
 )
@@ -222,3 +227,34 @@ def test_info_tells_what_a_path_is(capsys, tmp_path, index_folder, encoder_folde
 def test_verify_tells_sound_from_damaged(capsys, tmp_path, index_folder):
     assert main(["index", "verify", str(index_folder)]) == 0
     assert "sound" in capsys.readouterr().out
+
+
+def test_an_index_is_tuned_searched_damaged_and_repaired(capsys, tmp_path, index_folder, monkeypatch):
+    from geoview.index import cell_index, tuning
+
+    for module in (cell_index, tuning):
+        monkeypatch.setattr(module, "ALWAYS_EXACT", 1)
+    monkeypatch.setattr(tuning, "_exact", lambda index, queries: cell_index.Point(0, 1, 1.0, 1e6))
+    folder = tmp_path / "index"
+    shutil.copytree(index_folder, folder)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 128, 3), np.uint8)).save(tmp_path / "a.png")
+    assert main(["index", "tune", str(folder), "--recall", "0.999", "--photos", str(tmp_path / "a.png")]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["chosen"]["n_probe"] > 0
+    assert said["chosen"] in said["measured"]
+    words = ["locate", str(tmp_path / "a.png"), "--index", str(folder)]
+    assert answered(capsys, *words)[1] == answered(capsys, *words, "--exact")[1]
+    (lists,) = folder.glob("ann/*/lists/*/lists.faiss")
+    lists.write_bytes(lists.read_bytes()[:-50])
+    assert main(["index", "verify", str(folder)]) == 1
+    assert "lists.faiss" in capsys.readouterr().out
+    assert main(["index", "verify", str(folder), "--repair"]) == 0
+    told = capsys.readouterr()
+    assert "lists.faiss" in told.err
+    assert "sound" in told.out
+    assert answered(capsys, *words)[0] == 0
+
+
+def test_a_wish_that_makes_no_sense_is_refused(capsys, index_folder):
+    assert main(["index", "tune", str(index_folder), "--recall", "95"]) == 2
+    assert "recall must be in (0, 1]" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoview import topk
-from geoview.topk import top_k
+from geoview.topk import merged_top_k, top_k, top_k_of
 
 torch.set_num_threads(2)
 
@@ -151,3 +151,40 @@ def test_k_below_one_is_refused(k):
 def test_vectors_of_different_lengths_are_refused():
     with pytest.raises(ValueError, match="5 and 3 elements"):
         top_k(np.ones((1, 3), np.float32), whole(np.ones((2, 5), np.float32)), 1)
+
+
+@pytest.mark.parametrize("at_once", [7, 2048])
+@pytest.mark.parametrize("k", [1, 5, 40])
+def test_candidates_are_scored_as_if_they_were_all_that_there_is(monkeypatch, k, at_once):
+    monkeypatch.setattr(topk, "_CANDIDATES", at_once)
+    rng = np.random.default_rng(0)
+    vectors, queries = rng.normal(size=(200, 8)).astype(np.float32), rng.normal(size=(9, 8))
+    candidates = np.stack([rng.permutation(200)[:30] for _ in queries])
+    candidates[3, 4:], candidates[4] = -1, -1
+    rows, scores = top_k_of(queries, candidates, lambda numbers: vectors[numbers].astype(np.float16), k)
+    for mine, found, score, query in zip(candidates, rows, scores, queries, strict=True):
+        there = np.sort(mine[mine >= 0])
+        wanted, best = top_k(query[None], [(there, vectors[there].astype(np.float16))], k)
+        assert found.tolist() == wanted[0].tolist()
+        np.testing.assert_allclose(score, best[0], rtol=1e-5)
+
+
+def test_candidates_that_tie_come_in_the_order_of_the_rows():
+    rows, scores = top_k_of(np.ones((1, 2)), np.array([[9, 4, 7]]), lambda rows: np.ones((len(rows), 2)), 3)
+    assert rows.tolist() == [[4, 7, 9]]
+    assert scores.tolist() == [[2.0, 2.0, 2.0]]
+
+
+def test_a_candidate_that_is_not_finite_is_never_returned():
+    vectors = np.array([[np.nan, 1], [np.inf, 1], [1, 1]], np.float32)
+    rows, scores = top_k_of(np.ones((1, 2)), np.array([[0, 1, 2]]), lambda rows: vectors[rows], 3)
+    assert rows.tolist() == [[2, -1, -1]]
+    assert np.isneginf(scores[0, 1:]).all()
+
+
+def test_merged_rows_are_the_best_of_both():
+    one = np.array([[3, 1, -1]]), np.array([[0.9, 0.5, -np.inf]], np.float32)
+    other = np.array([[2, 8]]), np.array([[0.9, 0.7]], np.float32)
+    rows, scores = merged_top_k(one, other)
+    assert rows.tolist() == [[2, 3]]
+    assert scores.tolist() == [[np.float32(0.9), np.float32(0.9)]]

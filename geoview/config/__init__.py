@@ -14,6 +14,7 @@ from geoview.config.commands import (
     RenderDatasetConfig,
     RenderPhotosConfig,
     RenderRegionConfig,
+    TuneConfig,
 )
 from geoview.config.jobs import BenchmarkConfig, JobConfig, PublishedConfig, ScoredConfig
 from geoview.config.mappings import differing_keys, from_mapping, merged
@@ -52,6 +53,7 @@ __all__ = [
     "ScoredConfig",
     "Seen",
     "TrainConfig",
+    "TuneConfig",
     "ViewSpec",
     "differing_keys",
     "from_mapping",

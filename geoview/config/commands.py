@@ -18,6 +18,7 @@ __all__ = [
     "RenderDatasetConfig",
     "RenderPhotosConfig",
     "RenderRegionConfig",
+    "TuneConfig",
 ]
 
 
@@ -122,6 +123,32 @@ class RemoveConfig(InferenceConfig):
 
 
 @dataclass(frozen=True)
+class TuneConfig(InferenceConfig):
+    """Makes an index fast to search, and measures what that costs.
+
+    Attributes:
+        recall: Least share to find of the 10 best rows, and of the 100 best.
+        latency_ms: Longest that a query may take, in the middle of all, on this machine.
+        memory_gb: Most memory that what is searched may fill.
+        photos: Photos to measure with, such as will be asked; without them, codes of the index with noise.
+        seed: Of what is drawn.
+    """
+
+    recall: float = 0.95
+    latency_ms: float | None = None
+    memory_gb: float | None = None
+    photos: list[str] = field(default_factory=list)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 < self.recall <= 1, "recall must be in (0, 1]")
+        require(self.latency_ms is None or self.latency_ms > 0, "latency_ms must be above 0")
+        require(self.memory_gb is None or self.memory_gb > 0, "memory_gb must be above 0")
+        require(self.seed >= 0, "seed must not be negative")
+
+
+@dataclass(frozen=True)
 class LocateConfig(InferenceConfig):
     """Tells where photos were taken.
 
@@ -140,6 +167,7 @@ class LocateConfig(InferenceConfig):
         out: File to write, by suffix: .csv, .geojson or .html. Without it, CSV goes to standard output.
         imagery: Imagery for the chips and the map of an HTML answer; without it, the one that the index was built from.
         checked: Compare every code that is read with its checksum: slower, and never an answer from a damaged file.
+        exact: Score every code, whatever the index was tuned to.
         overwrite: Replace `out` if it is there already.
     """
 
@@ -155,6 +183,7 @@ class LocateConfig(InferenceConfig):
     out: str | None = None
     imagery: list[str] = field(default_factory=list)
     checked: bool = False
+    exact: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:

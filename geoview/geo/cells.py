@@ -58,6 +58,7 @@ __all__ = [
     "range_max",
     "range_min",
     "ranges_of",
+    "rows_in_ranges",
     "surrounding",
     "tokens",
     "vertices_deg",
@@ -342,6 +343,24 @@ def in_ranges(ids: ArrayLike, ranges: ArrayLike) -> NDArray[np.bool_]:
     # Ranges are disjoint: a cell lies in the last one that begins before it, or in none.
     at = np.searchsorted(spans[:, 0], ids, "right") - 1
     return np.asarray((at >= 0) & (ids <= spans[at, 1]))
+
+
+def rows_in_ranges(ids: ArrayLike, ranges: ArrayLike) -> Ints:
+    """Where in ascending cells those lie that are in leaf ranges; its time grows with the ranges, not with the cells.
+
+    Args:
+        ids: (n,) cells in ascending order, none of which is larger than a range that it touches.
+        ranges: (m, 2) sorted, disjoint, inclusive.
+
+    Returns:
+        (k,) int64 indices into `ids`, ascending.
+    """
+    ids, spans = as_uint64(ids), as_uint64(ranges).reshape(-1, 2)
+    first, last = np.searchsorted(ids, spans[:, 0]), np.searchsorted(ids, spans[:, 1], "right")
+    lengths = last - first
+    # Each run counts up from its first row: what all runs before it have counted is taken off.
+    rows: Ints = np.arange(int(lengths.sum())) + np.repeat(first - (np.cumsum(lengths) - lengths), lengths)
+    return rows
 
 
 def edge_neighbors(ids: ArrayLike) -> Ids:

@@ -41,7 +41,9 @@ from geoview.index import store
 from geoview.index.cell_index import CellIndex
 from geoview.index.fusion import Fusion
 from geoview.index.ground import held_back, photo_vectors, prototype_shards
+from geoview.index.manifest import Manifest, PrototypeEntry, PrototypeTable, ShardEntry
 from geoview.index.prototypes import PROTOTYPE_LEVEL, Photo, Speech, known_photos
+from geoview.index.tuning import refresh
 from geoview.models.encoder import CrossViewEncoder
 
 __all__ = ["Fit", "add_to_index", "build_index"]
@@ -154,7 +156,9 @@ def add_to_index(
         overwrite=config.overwrite,
     )
     with full_disk_told(out):
-        return _Build(encoder, source, out, settings, ranges, *_known(photos, encoder), None, base).run()
+        _Build(encoder, source, out, settings, ranges, *_known(photos, encoder), None, base).run().close()
+    refresh(out)
+    return CellIndex.open(out)
 
 
 def _ranges(source: tiles.ImagerySource, region: Region | None, level: int) -> NDArray[np.uint64]:
@@ -184,7 +188,7 @@ class _Build:
     photos: Sequence[Photo]
     left_out: dict[str, str]
     fit: Fit | None
-    base: store.Manifest | None
+    base: Manifest | None
 
     def run(self) -> CellIndex:
         """Does what is left to do; several processes may do so at once, and the last to finish commits for all."""
@@ -207,10 +211,10 @@ class _Build:
                     self._commit(entries, fingerprint)
         return CellIndex.open(self.out)
 
-    def _entries(self, plan: dict[str, Any]) -> dict[str, store.ShardEntry]:
+    def _entries(self, plan: dict[str, Any]) -> dict[str, ShardEntry]:
         """Makes the shards that nobody has made yet and nobody is making, and waits for the others."""
         waiting = dict(_shards(self.ranges, self.config.level))
-        entries: dict[str, store.ShardEntry] = {}
+        entries: dict[str, ShardEntry] = {}
         total = sum(waiting.values())
         with tqdm(total=total, desc="index build", unit="cell", disable=None, dynamic_ncols=True) as bar:
             # Once another has committed, what all have made is in the index, and no longer in the journal.
@@ -230,14 +234,14 @@ class _Build:
                     time.sleep(_POLL_S)
         return entries
 
-    def _finished(self, token: str) -> store.ShardEntry | None:
+    def _finished(self, token: str) -> ShardEntry | None:
         try:
-            return store.ShardEntry(**json.loads((self.out / "build" / f"{token}.json").read_text(encoding="utf-8")))
+            return ShardEntry(**json.loads((self.out / "build" / f"{token}.json").read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
 
-    def _commit(self, entries: dict[str, store.ShardEntry], fingerprint: str) -> None:
-        manifest = self.base or store.Manifest(
+    def _commit(self, entries: dict[str, ShardEntry], fingerprint: str) -> None:
+        manifest = self.base or Manifest(
             level=self.config.level,
             dim=self.encoder.dim,
             chip=asdict(self.encoder.aerial),
@@ -268,7 +272,7 @@ class _Build:
         store.sweep(self.out)
         store.remove_journal(self.out)
 
-    def _with_photos(self, manifest: store.Manifest) -> store.Manifest:
+    def _with_photos(self, manifest: Manifest) -> Manifest:
         """Adds prototypes: first without the photos that are kept back to fit their weight, then with these."""
         vectors, failed = photo_vectors(self.encoder, self.photos, self.config, self.out / "build" / "photos")
         speech = Speech(PROTOTYPE_LEVEL, self.config.border, self.config.frustum)
@@ -279,7 +283,7 @@ class _Build:
         for which in (sound & ~back, back):
             chosen = [photo for photo, here in zip(self.photos, which, strict=True) if here]
             shards = prototype_shards(self.out, chosen, np.asarray(vectors)[which], speech, shards)
-            table = store.PrototypeTable(speech.level, speech.border, speech.frustum, shards)
+            table = PrototypeTable(speech.level, speech.border, speech.frustum, shards)
             manifest = replace(manifest, prototypes=table, fusion=fusion)
             if which is not back and self.fit is not None and shards and back.any():
                 before = CellIndex(self.out, store.Commit(manifest, None), checked=False)
@@ -297,7 +301,7 @@ class _Build:
         skipped = [{"path": path, "reason": why} for path, why in reasons.items()]
         return replace(manifest, skipped_photos=_each_once([*manifest.skipped_photos, *skipped]))
 
-    def _known_before(self, shards: Sequence[store.PrototypeEntry]) -> NDArray[np.bool_]:
+    def _known_before(self, shards: Sequence[PrototypeEntry]) -> NDArray[np.bool_]:
         """Tells which photos the index has already: they do not speak twice."""
         known = [store.open_prototypes(self.out, entry).read("photo_key") for entry in shards]
         keys = np.array([photo.key for photo in self.photos], np.uint64)
@@ -368,7 +372,7 @@ class _Build:
         earlier: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         return earlier | {str(uri): reason for uri, reason in (self.source.skipped if self.source else ())}
 
-    def _shard(self, parent: np.uint64, token: str, bar: tqdm[Any]) -> store.ShardEntry:
+    def _shard(self, parent: np.uint64, token: str, bar: tqdm[Any]) -> ShardEntry:
         ids = _cells_under(parent, self.ranges, self.config.level)
         journal = self.out / "build" / token
         parts = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,20 +14,29 @@ from geoview.config import AerialView
 from geoview.errors import ConfigError, EncoderMismatchError, IndexCorruptError, RegionError
 from geoview.geo import cells
 from geoview.geo.regions import Region
-from geoview.index import store
+from geoview.index import ann, store
 from geoview.index.fusion import Fusion, fused_codes, fused_queries, interpolated
+from geoview.index.manifest import AnnTable, Point, PrototypeEntry, ShardEntry
 from geoview.index.prototypes import Prototypes
-from geoview.index.shards import Shard
+from geoview.index.shards import Shard, file_checksum
 from geoview.models.encoder import CrossViewEncoder
-from geoview.topk import top_k
+from geoview.topk import merged_top_k, top_k, top_k_of
 
-__all__ = ["CellIndex", "Hits"]
+__all__ = ["ALWAYS_EXACT", "CellIndex", "Hits"]
 
 # Rows taken at once: 16,384 x 1,024 in half precision are 32 MB.
 _READ_ROWS = 16_384
+# Candidates that are held at once, of all queries together.
+_CANDIDATES = 131_072
+# Rows that a check of the lists searches for, and how much less than before it may find.
+_SAMPLE, _WORSE = 200, 0.05
 #: (row numbers, codes)
 Blocks = Iterator[tuple[NDArray[np.int64], NDArray[np.floating]]]
+#: (shard, its rows)
+Selection = list[tuple[int, slice | NDArray[np.int64]]]
 _NO_CELLS = np.empty(0, np.uint64)
+#: Fewer rows are scored one and all: faster than any detour, and exact.
+ALWAYS_EXACT = 50_000
 # Codes are rounded to half precision: a unit vector's norm may be off by this much.
 _NORM_TOLERANCE = 2e-3
 
@@ -63,6 +72,7 @@ class CellIndex:
         self._first_row = np.cumsum([0, *(s.rows for s in self.manifest.shards)])
         self._shards: dict[int, Shard] = {}
         self._prototypes: dict[str, Shard] = {}
+        self._lists: ann.Lists | None = None
 
     @classmethod
     def open(cls, path: str | Path, *, checked: bool = False) -> Self:
@@ -83,6 +93,7 @@ class CellIndex:
         """Lets go of the commit and of all files: what has been replaced since may be swept away."""
         self._shards.clear()
         self._prototypes.clear()
+        self._lists = None
         self._commit.close()
 
     def __enter__(self) -> Self:
@@ -131,19 +142,24 @@ class CellIndex:
         *,
         region: Region | None = None,
         kappa: float | Fusion | None = None,
+        exact: bool = False,
         device: str = "cpu",
     ) -> Hits:
-        """Finds the cells whose codes have the largest inner products with the queries, exactly.
+        """Finds the cells whose codes have the largest inner products with the queries.
+
+        An index that was tuned looks through a part of its codes, and finds what it was tuned to find; one that was
+        not, small regions and another kappa are searched exactly.
 
         Args:
             queries: (Q, dim) embeddings of this index's encoder.
             k: Rows to find for each query.
             region: Search these cells only; reads only their rows.
             kappa: Weight of ground photos against imagery; None is what the index was fitted to.
+            exact: Score all codes, whatever the index was tuned to.
             device: Where to compute.
 
         Returns:
-            The best rows, best first; equal scores in S2 order.
+            The best rows, best first, with their exact scores; equal scores in S2 order.
 
         Raises:
             RegionError: No cell of the index lies in the region.
@@ -151,17 +167,36 @@ class CellIndex:
             ConfigError: `kappa` is out of range, or asks for ground photos where the index has none.
             IndexCorruptError: A file is missing or truncated.
         """
-        if queries.ndim != 2 or queries.shape[1] != self.manifest.dim:
-            raise EncoderMismatchError(
-                f"{self.path}: codes have {self.manifest.dim} elements, the queries' shape is {queries.shape}; "
-                "embed them with the index's own encoder"
-            )
         fusion = self._fusion(kappa)
-        blocks: Blocks = self._blocks(self._selection(region))
-        if fusion.kappa:
-            queries, blocks = fused_queries(queries), self._fused(blocks, fusion)
-        rows, scores = top_k(queries, blocks, k, device=device)
+        queries = self._fitting(queries, fusion)
+        table, selection = self.manifest.ann, self._selection(region)
+        tuned = table is not None and table.chosen.n_probe > 0 and (table.kappa, table.offset) == tuple(astuple(fusion))
+        if exact or table is None or not tuned or sum(map(self._n_of, selection)) <= ALWAYS_EXACT:
+            rows, scores = top_k(queries, self._blocks(selection, fusion), k, device=device)
+        else:
+            rows, scores = self._proposed(queries, k, selection, fusion, table.chosen, device)
         return Hits(self._cell_ids(rows), rows, scores)
+
+    def search_at(self, point: Point, queries: NDArray[np.floating], k: int, *, device: str = "cpu") -> Hits:
+        """Searches everywhere in a given way, which need not be the one that was chosen: for measuring."""
+        fusion = self._fusion(None)
+        queries, selection = self._fitting(queries, fusion), self._selection(None)
+        rows, scores = self._proposed(queries, k, selection, fusion, point, device)
+        return Hits(self._cell_ids(rows), rows, scores)
+
+    @property
+    def searched_dim(self) -> int:
+        """Length of the codes as they are searched."""
+        return self.manifest.dim + bool(self.fusion.kappa)
+
+    def codes_of(self, rows: NDArray[np.int64]) -> NDArray[np.floating]:
+        """Returns the codes of rows, (n, searched_dim), as they are searched."""
+        return self._fused(rows, self._gathered(rows), self.fusion)
+
+    def codes(self, number: int) -> Iterator[NDArray[np.floating]]:
+        """Yields the codes of a shard in blocks, as they are searched: fused where prototypes count."""
+        for _, block in self._blocks([(number, slice(0, self.manifest.shards[number].rows))], self.fusion):
+            yield block
 
     @property
     def fusion(self) -> Fusion:
@@ -249,7 +284,38 @@ class CellIndex:
                 problems += shard.damage() or self._disorder_of_prototypes(shard, table)
             except IndexCorruptError as error:
                 problems.append(str(error))
-        return problems
+        return problems or self.damage_of_lists() or self._worse()
+
+    def damage_of_lists(self) -> list[str]:
+        """Returns a line for each file of the short codes and lists that is not what was written."""
+        table = self.manifest.ann
+        if table is None:
+            return []
+        files = {
+            self.path / table.codec_folder / ann.CODEC_FILE: table.codec_checksum,
+            self.path / table.lists_folder / ann.LISTS_FILE: table.lists_checksum,
+        }
+        changed = [path for path, wanted in files.items() if file_checksum(path) != wanted]
+        problems = [f"{path}: is not what was written; {ann.WAY_OUT}" for path in changed]
+        return problems + [line for entry in table.shards for line in store.damage_of_codes(self.path, entry)]
+
+    def recall_of_rows(self) -> float:
+        """Returns the share of the 10 rows most like each of some rows that the search finds which was chosen."""
+        rows = np.unique(np.linspace(0, len(self) - 1, _SAMPLE).astype(np.int64))
+        queries = self.codes_of(rows)[:, : self.manifest.dim].astype(np.float32)
+        best = self.search(queries, 10, exact=True).row
+        found = self.search_at(self._table().chosen, queries, 10).row
+        return float(np.mean([np.isin(one, other).mean() for one, other in zip(best, found, strict=True)]))
+
+    def _worse(self) -> list[str]:
+        """Tells if the lists find less than when they were tuned."""
+        table = self.manifest.ann
+        if table is None or (found := self.recall_of_rows()) >= table.recall_of_rows - _WORSE:
+            return []
+        return [
+            f"{self.path / table.lists_folder}: finds {found:.0%} of the rows most like some of its rows, and found "
+            f"{table.recall_of_rows:.0%} when it was tuned; run `geoview index tune` again"
+        ]
 
     @property
     def _n_shards(self) -> int:
@@ -265,7 +331,7 @@ class CellIndex:
         self._shard(number).check(name)
         return self._shard(number).read(name)
 
-    def _disorder(self, shard: Shard, entry: store.ShardEntry) -> list[str]:
+    def _disorder(self, shard: Shard, entry: ShardEntry) -> list[str]:
         """Checks what checksums cannot: order, place and norms."""
         problems = []
         parent = cells.from_tokens([entry.parent])
@@ -283,7 +349,7 @@ class CellIndex:
                 problems.append(f"{entry.folder}/aerial: row {start + wrong[0]} is not a unit vector")
         return problems
 
-    def _disorder_of_prototypes(self, shard: Shard, entry: store.PrototypeEntry) -> list[str]:
+    def _disorder_of_prototypes(self, shard: Shard, entry: PrototypeEntry) -> list[str]:
         problems = []
         parent = cells.from_tokens([entry.parent])
         ids = shard.read("cell")
@@ -306,12 +372,21 @@ class CellIndex:
             )
         return fusion
 
-    def _fused(self, blocks: Blocks, fusion: Fusion) -> Blocks:
+    def _fitting(self, queries: NDArray[np.floating], fusion: Fusion) -> NDArray[np.floating]:
+        """Returns queries as long as the codes that are searched."""
+        if queries.ndim != 2 or queries.shape[1] != self.manifest.dim:
+            raise EncoderMismatchError(
+                f"{self.path}: codes have {self.manifest.dim} elements, the queries' shape is {queries.shape}; "
+                "embed them with the index's own encoder"
+            )
+        return fused_queries(queries) if fusion.kappa else queries
+
+    def _fused(self, rows: NDArray[np.int64], aerial: NDArray[np.floating], fusion: Fusion) -> NDArray[np.floating]:
+        if not fusion.kappa:
+            return aerial
         table = self.manifest.prototypes
         assert table is not None, "_fusion asks for prototypes"
-        for rows, aerial in blocks:
-            prototypes = interpolated(self._cell_ids(rows), table.level, self._sums_of)
-            yield rows, fused_codes(aerial, prototypes, fusion)
+        return fused_codes(aerial, interpolated(self._cell_ids(rows), table.level, self._sums_of), fusion)
 
     def _sums_of(self, ids: NDArray[np.uint64]) -> NDArray[np.float32]:
         """Returns the (n, dim) sums of prototypes' cells in ascending order, zeros where there is none."""
@@ -335,40 +410,109 @@ class CellIndex:
             found[first + here] = shard.take("sum", at[here])
         return found
 
-    def _selection(self, region: Region | None) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """Yields (shard, its rows in the region, ascending); shards without any are left out, unread where possible.
+    def _selection(self, region: Region | None) -> Selection:
+        """Returns the rows in the region, ascending; shards without any are left out, unread where possible.
 
         Raises:
             RegionError: There is no such row.
         """
         if region is None:
-            yield from ((i, np.arange(entry.rows)) for i, entry in enumerate(self.manifest.shards) if entry.rows)
-            return
+            return [(i, slice(0, entry.rows)) for i, entry in enumerate(self.manifest.shards) if entry.rows]
         ranges = region.cell_ranges(self.level)
         parents = cells.from_tokens([s.parent for s in self.manifest.shards])
         lows, highs = cells.range_min(parents), cells.range_max(parents)
-        found = False
+        selection: Selection = []
         for i in range(self._n_shards):
             first, last = np.searchsorted(ranges[:, 1], lows[i]), np.searchsorted(ranges[:, 0], highs[i], "right")
             if first < last:
-                ids = self._sound("cell", i)
-                inside = np.flatnonzero(cells.in_ranges(ids, ranges))
+                inside = cells.rows_in_ranges(self._sound("cell", i), ranges[first:last])
                 if len(inside):
-                    found = True
-                    yield i, inside
-        if not found:
+                    selection.append((i, inside))
+        if not selection:
             raise RegionError(
                 f"{region.name}: no cell of {self.path} lies in it; `geoview info {self.path}` tells its extent"
             )
+        return selection
 
-    def _blocks(self, selection: Iterator[tuple[int, NDArray[np.int64]]]) -> Blocks:
-        for number, rows in selection:
-            shard = self._shard(number)
-            if self._checked:
-                shard.check("aerial", rows)
+    @staticmethod
+    def _n_of(selected: tuple[int, slice | NDArray[np.int64]]) -> int:
+        rows = selected[1]
+        return int(rows.stop - rows.start) if isinstance(rows, slice) else len(rows)
+
+    def _blocks(self, selection: Selection, fusion: Fusion) -> Blocks:
+        for number, selected in selection:
+            rows = np.arange(selected.start, selected.stop) if isinstance(selected, slice) else selected
             for start in range(0, len(rows), _READ_ROWS):
                 part = rows[start : start + _READ_ROWS]
-                yield self._first_row[number] + part, shard.take("aerial", part)
+                everywhere = self._first_row[number] + part
+                yield everywhere, self._fused(everywhere, self._aerial(number, part), fusion)
+
+    def _aerial(self, number: int, rows: NDArray[np.int64]) -> NDArray[np.floating]:
+        shard = self._shard(number)
+        if self._checked:
+            shard.check("aerial", rows)
+        return shard.take("aerial", rows)
+
+    def _proposed(
+        self,
+        queries: NDArray[np.floating],
+        k: int,
+        selection: Selection,
+        fusion: Fusion,
+        point: Point,
+        device: str,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Scores what the lists propose, and all rows of shards that the lists do not know yet."""
+        table, lists = self._table(), self._opened_lists()
+        # Where each of the lists' shards begins in the lists, and where the same rows begin here.
+        starts = np.cumsum([0, *(entry.rows for entry in table.shards)])
+        number_of = {entry.parent: i for i, entry in enumerate(self.manifest.shards)}
+        here = np.full(len(table.shards), -1)
+        listed: dict[int, int] = {}
+        for i, entry in enumerate(table.shards):
+            number = number_of.get(entry.parent)
+            if number is not None and entry.of == self.manifest.coded(self.manifest.shards[number]):
+                here[i], listed[number] = self._first_row[number], int(starts[i])
+        wanted = np.zeros(len(lists), np.bool_)
+        for number, rows in selection:
+            if number in listed:
+                wanted[listed[number] :][rows] = True
+        mask = None if wanted.all() else wanted
+        n = k * point.k_factor
+        best = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+        step = max(1, _CANDIDATES // n)
+        for part in (slice(i, i + step) for i in range(0, len(queries), step)):
+            found = lists.candidates(queries[part], n, point.n_probe, mask)
+            of = (np.searchsorted(starts, found, "right") - 1).clip(min=0)
+            candidates = np.where(found < 0, -1, found - starts[of] + here[of])
+            best[0][part], best[1][part] = top_k_of(queries[part], candidates, self.codes_of, k, device=device)
+        rest = [(number, rows) for number, rows in selection if number not in listed]
+        if rest:
+            best = merged_top_k(best, top_k(queries, self._blocks(rest, fusion), k, device=device))
+        return best
+
+    def _table(self) -> AnnTable:
+        assert self.manifest.ann is not None, "callers look"
+        return self.manifest.ann
+
+    def _opened_lists(self) -> ann.Lists:
+        if self._lists is None:
+            folder = self.path / self._table().lists_folder
+            if self._checked and file_checksum(folder / ann.LISTS_FILE) != self._table().lists_checksum:
+                raise IndexCorruptError(f"{folder / ann.LISTS_FILE}: is not what was written; {ann.WAY_OUT}")
+            self._lists = ann.Lists.open(folder)
+            if len(self._lists) != self._table().n_rows:
+                raise IndexCorruptError(f"{folder / ann.LISTS_FILE}: has another number of rows; {ann.WAY_OUT}")
+        return self._lists
+
+    def _gathered(self, rows: NDArray[np.int64]) -> NDArray[np.floating]:
+        """Returns the aerial codes of rows in any order, (n, dim)."""
+        gathered = np.empty((len(rows), self.manifest.dim), np.float16)
+        shards = np.searchsorted(self._first_row, rows, "right") - 1
+        for number in np.flatnonzero(np.bincount(shards)).tolist():
+            here = np.flatnonzero(shards == number)
+            gathered[here] = self._aerial(number, rows[here] - self._first_row[number])
+        return gathered
 
     def _cell_ids(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
         found = np.zeros(rows.shape, np.uint64)

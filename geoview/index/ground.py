@@ -14,6 +14,7 @@ from geoview.config import InferenceConfig
 from geoview.files import write_json
 from geoview.geo import cells
 from geoview.index import store
+from geoview.index.manifest import PrototypeEntry
 from geoview.index.prototypes import Photo, Prototypes, Speech, embed_photos
 from geoview.models.encoder import CrossViewEncoder
 
@@ -72,8 +73,8 @@ def prototype_shards(
     photos: Sequence[Photo],
     vectors: NDArray[np.float32],
     speech: Speech,
-    base: Sequence[store.PrototypeEntry] = (),
-) -> list[store.PrototypeEntry]:
+    base: Sequence[PrototypeEntry] = (),
+) -> list[PrototypeEntry]:
     """Writes the shards that photos speak in, with what was there before.
 
     Args:

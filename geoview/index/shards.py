@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -22,14 +23,14 @@ from numpy.typing import NDArray
 from geoview.errors import IndexCorruptError
 from geoview.files import remove_folder, sync
 
-__all__ = ["BLOCK_ROWS", "Shard", "checksum", "write_shard"]
+__all__ = ["BLOCK_ROWS", "Shard", "checksum", "file_checksum", "write_shard"]
 
 #: Rows of a Zarr chunk and of a checksum.
 BLOCK_ROWS = 4096
 
 _METADATA = "zarr.json"
 _CHECKSUMS = "checksums"
-_DTYPES = {"float16": "<f2", "float32": "<f4", "int32": "<i4", "uint32": "<u4", "uint64": "<u8"}
+_DTYPES = {"uint8": "|u1", "float16": "<f2", "float32": "<f4", "int32": "<i4", "uint32": "<u4", "uint64": "<u8"}
 # Zarr's index of a shard: offset and length of each chunk, and a CRC of these.
 _ENTRY_BYTES, _CRC_BYTES = 16, 4
 _WAY_OUT = "restore it, or build the index anew"
@@ -220,9 +221,23 @@ def write_shard(folder: Path, columns: Mapping[str, NDArray[Any]], *, compressed
     return wanted
 
 
+_digest = partial(hashlib.blake2b, digest_size=8)
+
+
 def checksum(content: bytes | memoryview) -> str:
     """Returns what tells these bytes from damaged ones."""
-    return hashlib.blake2b(content, digest_size=8).hexdigest()
+    digest = _digest()
+    digest.update(content)
+    return digest.hexdigest()
+
+
+def file_checksum(path: Path) -> str | None:
+    """Returns the checksum of a file of any size; None if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, _digest).hexdigest()
+    except OSError:
+        return None
 
 
 def _sums_of(path: Path, row_bytes: int, rows: int) -> _Sums:
@@ -264,7 +279,9 @@ def _described(folder: Path) -> _Column:
             and said["chunk_grid"]["configuration"]["chunk_shape"][0] >= shape[0]
             and [codec["name"] for codec in said["codecs"]] == ["sharding_indexed"]
             and tuple(sharding["chunk_shape"][1:]) == shape[1:]
-            and sharding["codecs"] == [{"name": "bytes", "configuration": {"endian": "little"}}]
+            and [codec["name"] for codec in sharding["codecs"]] == ["bytes"]
+            # Single bytes have no order.
+            and sharding["codecs"][0].get("configuration", {"endian": "little"}) == {"endian": "little"}
             and sharding.get("index_location", "end") == "end"
         )
         chunk_rows = int(sharding["chunk_shape"][0]) if plain else 0

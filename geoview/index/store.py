@@ -5,6 +5,9 @@
     encoder/<fingerprint>/                 the encoder that made the codes
     shards/<S2 parent token>/<generation>/ rows ordered by (cell, date), and the cells without a code
     prototypes/<S2 parent token>/<generation>/ sums over the ground photos of larger cells, in the order of these
+    ann/<codec>/codec.faiss                coarse quantiser and code book
+    ann/<codec>/<S2 parent token>/<generation>/ list and short code of each row of a shard
+    ann/<codec>/lists/<generation>/lists.faiss  the same of all shards, list by list, as they are searched
     build/                                 journal of a build that is not finished
 
 A reader sees what its manifest names and nothing else, so that a writer killed at any moment leaves the index whole.
@@ -19,9 +22,9 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import IO, Any, Self, TypeVar
+from typing import IO, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,23 +32,21 @@ from numpy.typing import NDArray
 from geoview.errors import IndexCorruptError, IndexNotFoundError, IndexVersionError
 from geoview.files import exclusive, in_turn, remove_folder, write_json
 from geoview.geo import cells
+from geoview.index.manifest import AnnEntry, Manifest, PrototypeEntry, ShardEntry, content_of, parsed
 from geoview.index.prototypes import Prototypes
-from geoview.index.shards import Shard, checksum, write_shard
+from geoview.index.shards import Shard, write_shard
 
 __all__ = [
-    "FORMAT_VERSION",
     "SHARD_LEVELS",
     "Commit",
-    "Manifest",
-    "PrototypeEntry",
-    "PrototypeTable",
     "Rows",
-    "ShardEntry",
     "clear_journal",
     "commit",
+    "damage_of_codes",
     "in_order",
     "journal_is_stale",
     "number",
+    "open_codes",
     "open_prototypes",
     "open_shard",
     "read_manifest",
@@ -53,14 +54,16 @@ __all__ = [
     "read_rows",
     "remove_journal",
     "sweep",
+    "write_codes",
     "write_prototypes",
     "write_rows",
     "writing",
 ]
 
-FORMAT_VERSION = 2
 # A shard is the part of an index under one S2 cell this many levels up: 4^8 = 65,536 cells.
 SHARD_LEVELS = 8
+# Where folders lie that are only there as long as somebody names them.
+_SWEPT = ("shards/*/*", "prototypes/*/*", "encoder/*", "ann/*", "ann/*/*/*")
 
 
 @dataclass(frozen=True)
@@ -118,137 +121,7 @@ def _cell_dates(rows: Rows) -> NDArray[np.void]:
     return pairs
 
 
-@dataclass(frozen=True)
-class ShardEntry:
-    """One shard in the manifest.
-
-    Attributes:
-        parent: Token of the S2 cell that the shard covers.
-        generation: Folder under `shards/<parent>/`.
-        rows: Codes.
-        skipped: Cells without a code.
-        dates_a_cell: Most codes of a cell.
-        checksum: Of the shard's `zarr.json`, which holds those of its other files.
-    """
-
-    parent: str
-    generation: str
-    rows: int
-    skipped: int
-    dates_a_cell: int
-    checksum: str
-
-    @property
-    def folder(self) -> Path:
-        """Path below the index folder."""
-        return Path("shards", self.parent, self.generation)
-
-
-@dataclass(frozen=True)
-class PrototypeEntry:
-    """One shard of prototypes in the manifest.
-
-    Attributes:
-        parent: Token of the S2 cell that the shard covers.
-        generation: Folder under `prototypes/<parent>/`.
-        rows: Cells with a prototype.
-        photos: Photos that were taken here.
-        checksum: Of the shard's `zarr.json`, which holds those of its other files.
-    """
-
-    parent: str
-    generation: str
-    rows: int
-    photos: int
-    checksum: str
-
-    @property
-    def folder(self) -> Path:
-        """Path below the index folder."""
-        return Path("prototypes", self.parent, self.generation)
-
-
-Entry = TypeVar("Entry", ShardEntry, PrototypeEntry)
-
-
-@dataclass(frozen=True)
-class PrototypeTable:
-    """The prototypes of an index.
-
-    Attributes:
-        level: S2 level of their cells.
-        border: Whether photos speak for the four cells around them.
-        frustum: Whether photos speak for the ground in front of them.
-        shards: In S2 order.
-    """
-
-    level: int
-    border: bool
-    frustum: bool
-    shards: list[PrototypeEntry]
-
-    @property
-    def n_rows(self) -> int:
-        """Cells with a prototype."""
-        return sum(s.rows for s in self.shards)
-
-    @property
-    def n_photos(self) -> int:
-        """Photos that speak."""
-        return sum(s.photos for s in self.shards)
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What an index is; see the fields of `manifest.json`.
-
-    Attributes:
-        level: S2 level of the cells.
-        dim: Length of a code.
-        chip: Geometry of the chips, as a view.
-        encoder: Fingerprint and folder of the encoder.
-        min_coverage: Least share of valid ground in a chip.
-        imagery: What the imagery was opened from.
-        sources: Imagery: uri, date, licence, attribution, gsd_m, crs of each part.
-        skipped_sources: Imagery that could not be read: uri and reason.
-        skipped_photos: Ground photos that could not be used: path and reason.
-        shards: In S2 order.
-        created_at: UTC time of the commit.
-        geoview: Version that wrote it.
-        prototypes: What ground photos say; None where there were none.
-        fusion: `kappa` and `offset` that searches use, and what they were fitted on; None without prototypes.
-        calibration: None until the index is calibrated.
-        number: Of the commit, counted from 1.
-        format_version: Of the folder.
-    """
-
-    level: int
-    dim: int
-    chip: dict[str, Any]
-    encoder: dict[str, str]
-    min_coverage: float
-    imagery: list[str]
-    sources: list[dict[str, Any]]
-    skipped_sources: list[dict[str, str]]
-    shards: list[ShardEntry]
-    created_at: str
-    geoview: str
-    prototypes: PrototypeTable | None = None
-    fusion: dict[str, Any] | None = None
-    skipped_photos: list[dict[str, str]] = field(default_factory=list)
-    calibration: dict[str, Any] | None = None
-    number: int = 0
-    format_version: int = field(default=FORMAT_VERSION, kw_only=True)
-
-    @property
-    def n_rows(self) -> int:
-        """Codes in all shards."""
-        return sum(s.rows for s in self.shards)
-
-    @property
-    def n_skipped(self) -> int:
-        """Cells without a code in all shards."""
-        return sum(s.skipped for s in self.shards)
+Entry = TypeVar("Entry", ShardEntry, PrototypeEntry, AnnEntry)
 
 
 def number(index: Path) -> int | None:
@@ -269,7 +142,7 @@ def read_manifest(index: Path) -> Manifest:
     """
     path = index / "manifest.json"
     try:
-        return _parsed(path)
+        return parsed(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         if (index / "build").is_dir():
             raise IndexNotFoundError(f"{index}: its build is not finished; run the same command again") from error
@@ -320,8 +193,7 @@ def commit(index: Path, manifest: Manifest) -> Manifest:
     """
     with _committing(index):
         manifest = replace(manifest, number=1 + max(_numbers(index), default=0))
-        content = asdict(manifest)
-        content["checksum"] = _checksum_of(content)
+        content = content_of(manifest)
         write_json(_commit_file(index, manifest.number), content)
         write_json(index / "manifest.json", content)
     return manifest
@@ -344,14 +216,16 @@ def sweep(index: Path) -> dict[Path, int]:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    held.append(_parsed(path))
+                    held.append(parsed(path))
                     continue
                 path.unlink()
         named = {index / s.folder for each in held for s in each.shards}
         named |= {index / s.folder for each in held if each.prototypes for s in each.prototypes.shards}
         named |= {index / each.encoder["folder"] for each in held}
         named |= {index / entry.folder for entry in _journal(index)}
-        there = [folder for pattern in ("shards/*/*", "prototypes/*/*", "encoder/*") for folder in index.glob(pattern)]
+        for table in (each.ann for each in held if each.ann):
+            named |= {index / table.codec_folder, index / table.lists_folder, *(index / s.folder for s in table.shards)}
+        there = [folder for pattern in _SWEPT for folder in index.glob(pattern)]
         gone = [folder for folder in there if folder not in named]
         sizes = {folder: sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) for folder in gone}
         for folder in gone:
@@ -413,6 +287,39 @@ def write_prototypes(index: Path, parent: str, prototypes: Prototypes) -> Protot
     generation, photos = secrets.token_hex(8), len(prototypes.photo_key)
     entry = PrototypeEntry(parent, generation, len(prototypes), photos, "")
     return replace(entry, checksum=write_shard(index / entry.folder, prototypes.columns()))
+
+
+def write_codes(index: Path, shard: AnnEntry, lists: NDArray[np.int32], codes: NDArray[np.uint8]) -> AnnEntry:
+    """Writes the short codes of a shard, as `write_rows` does its rows.
+
+    Args:
+        index: Index folder.
+        shard: What they are of.
+        lists: (N,) list of each row.
+        codes: (N, bytes) code of each row.
+
+    Returns:
+        The entry for the manifest.
+    """
+    entry = replace(shard, generation=secrets.token_hex(8), rows=len(lists))
+    return replace(entry, checksum=write_shard(index / entry.folder, {"list": lists, "code": codes}))
+
+
+def open_codes(index: Path, entry: AnnEntry) -> Shard:
+    """Opens the short codes of a shard.
+
+    Raises:
+        IndexCorruptError: A file of them is missing, or is not what was written.
+    """
+    return Shard.open(index / entry.folder, {"list": entry.rows, "code": entry.rows}, entry.checksum)
+
+
+def damage_of_codes(index: Path, entry: AnnEntry) -> list[str]:
+    """Returns a line for every block of a shard's short codes that is not what was written."""
+    try:
+        return open_codes(index, entry).damage()
+    except IndexCorruptError as error:
+        return [str(error)]
 
 
 def read_rows(index: Path, entry: ShardEntry) -> Rows:
@@ -493,39 +400,3 @@ def _commit_file(index: Path, number: int) -> Path:
 
 def _numbers(index: Path) -> set[int]:
     return {int(path.stem) for path in index.glob("commits/[0-9]*.json")}
-
-
-def _parsed(path: Path) -> Manifest:
-    """Reads a manifest; FileNotFoundError if there is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise
-    except (ValueError, OSError) as error:
-        raise IndexCorruptError(f"{path}: cannot be read: {error}") from error
-    version = content.get("format_version") if isinstance(content, dict) else None
-    if not isinstance(version, int):
-        raise IndexCorruptError(f"{path}: has no format_version")
-    if version > FORMAT_VERSION:
-        raise IndexVersionError(
-            f"{path.parent}: format {version} is newer than this geoview reads ({FORMAT_VERSION}); update geoview"
-        )
-    if version < FORMAT_VERSION:
-        raise IndexVersionError(
-            f"{path.parent}: format {version} is older than this geoview reads ({FORMAT_VERSION}); build the index anew"
-        )
-    if content.pop("checksum", None) != _checksum_of(content):
-        raise IndexCorruptError(f"{path}: is not what was written; restore it from {path.parent / 'commits'}")
-    try:
-        content["shards"] = [ShardEntry(**entry) for entry in content["shards"]]
-        if content["prototypes"] is not None:
-            table = content["prototypes"]
-            entries = [PrototypeEntry(**entry) for entry in table["shards"]]
-            content["prototypes"] = PrototypeTable(**{**table, "shards": entries})
-        return Manifest(**content)
-    except (KeyError, TypeError) as error:
-        raise IndexCorruptError(f"{path}: incomplete: {error}") from error
-
-
-def _checksum_of(content: dict[str, Any]) -> str:
-    return checksum(json.dumps(content, sort_keys=True, allow_nan=False).encode())

@@ -21,7 +21,9 @@ from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.index import store
 from geoview.index.cell_index import CellIndex
+from geoview.index.manifest import Manifest, PrototypeEntry, PrototypeTable, ShardEntry
 from geoview.index.prototypes import Prototypes, Speech, embed_photos, known_photos
+from geoview.index.tuning import refresh
 
 __all__ = ["merge", "remove_photos", "remove_region", "vacuum"]
 
@@ -67,6 +69,7 @@ def remove_region(path: str | Path, region: Region) -> int:
             raise RegionError(f"{region.name}: no cell of {index} lies in it; `geoview info {index}` tells its extent")
         shards = [entry for entry in entries if entry is not None]
         after = _committed(index, replace(before, shards=shards))
+    refresh(index)
     return before.n_rows - after.n_rows
 
 
@@ -124,11 +127,12 @@ def remove_photos(path: str | Path, photos: Sequence[PhotoQuery], config: Infere
                 f"{index}: {len(sound) - found} of these photos were added with another place; nothing was removed"
             )
         _committed(index, replace(before, prototypes=replace(table, shards=entries)))
+    refresh(index)
     return len(sound)
 
 
 def merge(first: str | Path, second: str | Path, out: str | Path) -> CellIndex:
-    """Makes one index of two: of a cell and a date that both have, the second's code counts.
+    """Makes one index of two: of a cell and a date that both have, the second's code counts; to be tuned anew.
 
     Args:
         first: Index folder.
@@ -176,6 +180,7 @@ def merge(first: str | Path, second: str | Path, out: str | Path) -> CellIndex:
                     shards=store.in_order(shards.values()),
                     prototypes=table,
                     fusion=a.fusion or b.fusion,
+                    ann=None,
                     calibration=None,
                 ),
             )
@@ -192,14 +197,14 @@ def _begun_anew(plan: Path, content: dict[str, list[str]]) -> None:
     write_json(plan, content)
 
 
-def _committed(index: Path, manifest: store.Manifest) -> store.Manifest:
+def _committed(index: Path, manifest: Manifest) -> Manifest:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     after = store.commit(index, replace(manifest, created_at=now, geoview=version("geoview")))
     store.sweep(index)
     return after
 
 
-def _without(index: Path, entry: store.ShardEntry, ranges: NDArray[np.uint64]) -> store.ShardEntry | None:
+def _without(index: Path, entry: ShardEntry, ranges: NDArray[np.uint64]) -> ShardEntry | None:
     """Returns a shard without the cells of leaf ranges: as it was, written anew, or None where nothing is left."""
     parent = cells.from_tokens([entry.parent])
     low, high = cells.range_min(parent)[0], cells.range_max(parent)[0]
@@ -214,7 +219,7 @@ def _without(index: Path, entry: store.ShardEntry, ranges: NDArray[np.uint64]) -
     return store.write_rows(index, entry.parent, left) if len(left) or len(left.skipped_cell) else None
 
 
-def _table_of_both(one: CellIndex, other: CellIndex) -> store.PrototypeTable | None:
+def _table_of_both(one: CellIndex, other: CellIndex) -> PrototypeTable | None:
     """Returns how prototypes of both indexes are made, without shards, after making sure that they can be merged."""
     a, b = one.manifest, other.manifest
     if a.encoder["fingerprint"] != b.encoder["fingerprint"]:
@@ -238,11 +243,11 @@ def _table_of_both(one: CellIndex, other: CellIndex) -> store.PrototypeTable | N
     return tables[0] if tables else None
 
 
-def _copied(index: CellIndex, entry: store.ShardEntry, out: Path) -> store.ShardEntry:
+def _copied(index: CellIndex, entry: ShardEntry, out: Path) -> ShardEntry:
     return store.write_rows(out, entry.parent, store.read_rows(index.path, entry))
 
 
-def _prototypes_of_both(one: CellIndex, other: CellIndex, out: Path) -> list[store.PrototypeEntry]:
+def _prototypes_of_both(one: CellIndex, other: CellIndex, out: Path) -> list[PrototypeEntry]:
     parts: dict[str, list[Prototypes]] = {}
     for index in (one, other):
         for entry in index.manifest.prototypes.shards if index.manifest.prototypes else ():

@@ -76,12 +76,14 @@ class Search:
         top_k: Places for each photo.
         region: Search there only.
         kappa: Weight of ground photos against imagery; None is what the index was fitted to.
+        exact: Score every code, whatever the index was tuned to.
         apart_m: Least distance between two places of an answer; they never touch in any case.
     """
 
     top_k: int = 10
     region: Region | None = None
     kappa: float | Fusion | None = None
+    exact: bool = False
     apart_m: float = 0.0
 
 
@@ -142,6 +144,7 @@ class Localizer:
         region: Region | None = None,
         around_own_position_m: float | None = None,
         kappa: float | None = None,
+        exact: bool = False,
         view: PhotoView | None = None,
         apart_m: float = 0.0,
     ) -> Iterator[Localization]:
@@ -154,6 +157,7 @@ class Localizer:
             around_own_position_m: Search within this distance of each photo's own position only; a photo without one
                 fails.
             kappa: Weight of ground photos against imagery; None is what the index was fitted to.
+            exact: Score every code, whatever the index was tuned to.
             view: What the photos show.
             apart_m: Least distance between two places of an answer; they never touch in any case.
 
@@ -163,7 +167,7 @@ class Localizer:
         Raises:
             RegionError: No cell of the index lies in `region`.
         """
-        search = Search(top_k, region, kappa, apart_m)
+        search = Search(top_k, region, kappa, exact, apart_m)
         queries = iter(p if isinstance(p, PhotoQuery) else PhotoQuery(p) for p in photos)
         while batch := list(islice(queries, self.config.batch_size)):
             embedded = self.embed(batch, view)
@@ -212,7 +216,9 @@ class Localizer:
         if sound:
             k = cells_a_place(self.index.level, search.apart_m) * search.top_k * self.index.dates_a_cell
             vectors = np.concatenate([photo.vectors for photo in sound])
-            hits = self.index.search(vectors, k, region=search.region, kappa=search.kappa, device=str(self._device))
+            hits = self.index.search(
+                vectors, k, region=search.region, kappa=search.kappa, exact=search.exact, device=str(self._device)
+            )
             ends = np.cumsum([len(photo.vectors) for photo in sound])
             for photo, end in zip(sound, ends.tolist(), strict=True):
                 mine = slice(end - len(photo.vectors), end)

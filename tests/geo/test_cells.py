@@ -183,6 +183,16 @@ def test_ranges():
     assert cells.ids_in_ranges(np.empty((0, 2), dtype=np.uint64), 9).shape == (0,)
 
 
+@given(st.lists(st.integers(0, 60), max_size=20, unique=True), st.lists(st.integers(0, 60), max_size=30))
+def test_rows_in_ranges_are_those_that_a_filter_over_all_finds(wanted, held):
+    block = cells.descendants(cells.cell_ids([(48.0, 11.0)], 10), 13)[0]
+    ranges = cells.ranges_of(np.array([block[i] for i in wanted], np.uint64))
+    ids = np.sort(np.array([block[i] for i in held], np.uint64))
+    rows = cells.rows_in_ranges(ids, ranges)
+    assert rows.tolist() == np.flatnonzero(cells.in_ranges(ids, ranges)).tolist()
+    assert rows.tolist() == [i for i, cell in enumerate(sorted(held)) if cell in wanted]
+
+
 @pytest.mark.parametrize("level", [0, 1, 2, 5, 16, 24])
 def test_neighbors_equal_the_reference(level):
     ids = np.unique(cells.cell_ids(np.concatenate([random_points(50), SPECIAL]), level))

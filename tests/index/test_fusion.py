@@ -22,6 +22,7 @@ from geoview.index import build, store
 from geoview.index.cell_index import CellIndex
 from geoview.index.fusion import Fusion, fused_codes, fused_queries, interpolated
 from geoview.index.ground import prototype_shards
+from geoview.index.manifest import PrototypeTable
 from geoview.index.prototypes import Photo, Speech
 
 DIM = 16
@@ -44,7 +45,7 @@ def hybrid(tmp_path_factory, kit):
     west = centres[centres[:, 1] < kit.CENTRE_DEG[1] - 0.005]
     photos = [Photo(str(i), tuple(place), None, None, i + 1) for i, place in enumerate(west.tolist())]
     shards = prototype_shards(folder, photos, unit(rng, len(photos)), Speech())
-    table = store.PrototypeTable(15, True, False, shards)
+    table = PrototypeTable(15, True, False, shards)
     store.commit(folder, replace(plain.manifest, prototypes=table, fusion=UNFITTED))
     return CellIndex.open(folder)
 

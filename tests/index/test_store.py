@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from geoview.errors import IndexCorruptError, IndexNotFoundError, IndexVersionError
 from geoview.index import store
+from geoview.index.manifest import FORMAT_VERSION, Manifest, ShardEntry
+from geoview.index.shards import checksum
 
 DIM = 8
 NAMES = [f.name for f in fields(store.Rows)]
@@ -32,7 +34,7 @@ def some_rows(n, m=0, seed=0):
 
 @pytest.fixture
 def manifest():
-    return store.Manifest(
+    return Manifest(
         level=16,
         dim=DIM,
         chip={"size_px": 32, "gsd_m": 4.8},
@@ -41,7 +43,7 @@ def manifest():
         imagery=["/imagery/ortho.tif"],
         sources=[{"uri": "ortho.tif", "date": "2020", "licence": None}],
         skipped_sources=[{"uri": "broken.tif", "reason": "broken.tif: truncated"}],
-        shards=[store.ShardEntry("80c33", "0123456789abcdef", 3, 2, 1, "0" * 16)],
+        shards=[ShardEntry("80c33", "0123456789abcdef", 3, 2, 1, "0" * 16)],
         created_at="2024-01-01T00:00:00+00:00",
         geoview="0.1.0",
     )
@@ -90,19 +92,26 @@ def test_the_manifest_comes_back(tmp_path, manifest):
     assert store.commit(tmp_path, manifest) == replace(manifest, number=1)
     assert store.read_manifest(tmp_path) == replace(manifest, number=1)
     assert (manifest.n_rows, manifest.n_skipped) == (3, 2)
-    assert json.loads((tmp_path / "manifest.json").read_text())["format_version"] == store.FORMAT_VERSION
+    assert json.loads((tmp_path / "manifest.json").read_text())["format_version"] == FORMAT_VERSION
     calibrated = replace(manifest, fusion={"kappa": 0.25, "offset": 0.0}, calibration={"on": "photos"})
     store.commit(tmp_path, calibrated)
     assert store.read_manifest(tmp_path) == replace(calibrated, number=2)
     assert {p.name for p in tmp_path.iterdir()} == {"manifest.json", "commits"}
 
 
-@pytest.mark.parametrize(("version", "way_out"), [(1, "update geoview"), (-1, "build the index anew")])
+@pytest.mark.parametrize(("version", "way_out"), [(1, "update geoview"), (-2, "build the index anew")])
 def test_another_format_is_refused(tmp_path, manifest, version, way_out):
-    content = asdict(manifest) | {"format_version": store.FORMAT_VERSION + version, "new_key": 1}
+    content = asdict(manifest) | {"format_version": FORMAT_VERSION + version, "new_key": 1}
     (tmp_path / "manifest.json").write_text(json.dumps(content))
     with pytest.raises(IndexVersionError, match=way_out):
         store.read_manifest(tmp_path)
+
+
+def test_an_index_that_was_made_before_indexes_were_tuned_is_read(tmp_path, manifest):
+    content = {k: v for k, v in asdict(manifest).items() if k != "ann"} | {"format_version": 2}
+    content["checksum"] = checksum(json.dumps(content, sort_keys=True).encode())
+    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    assert store.read_manifest(tmp_path) == replace(manifest, format_version=2)
 
 
 def test_a_flipped_bit_anywhere_in_the_manifest_is_told(tmp_path, manifest):

@@ -1,0 +1,212 @@
+"""Approximate search: FAISS proposes rows by short codes; the rows themselves are scored elsewhere.
+
+A coarse quantiser and a code book are trained once an index. They give each row a list, and a code of four bits for
+every few dimensions of what the list's centre leaves over (product quantisation: Jegou, Douze and Schmid, TPAMI 2011;
+scanned in registers: André, Kermarrec and Le Scouarnec, VLDB 2015). Lists and codes lie beside each shard, so that a
+new shard trains nothing; for searching, those of all shards are laid out list by list, which is little but copying.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from geoview.errors import IndexCorruptError
+from geoview.files import write_binary
+
+__all__ = ["CODEC_FILE", "LISTS_FILE", "TRAINING_ROWS_A_LIST", "WAY_OUT", "Codec", "Lists", "code_bytes", "lists_for"]
+
+CODEC_FILE, LISTS_FILE = "codec.faiss", "lists.faiss"
+WAY_OUT = "`geoview index verify --repair` makes it anew"
+#: Rows that a list's centre is trained on; more gain nothing (FAISS asks for 39 and more).
+TRAINING_ROWS_A_LIST = 64
+# Rows coded at once.
+_ROWS = 16_384
+_TRAINING_ROUNDS = 10
+# FAISS keeps a row's number, 64 bits, beside its code.
+_NUMBER_BYTES = 8
+
+
+def lists_for(n_rows: int) -> int:
+    """Returns how many lists so many rows are best divided into: about four times their square root, a power of two."""
+    return int(2 ** np.clip(np.round(np.log2(4 * np.sqrt(max(1, n_rows)))), 4, 16))
+
+
+def code_bytes(dim: int, dims_per_code: int) -> int:
+    """Returns the bytes of memory of one row in the lists."""
+    return -(-_n_codes(dim, dims_per_code) // 2) + _NUMBER_BYTES
+
+
+class Codec:
+    """Gives rows their lists and short codes."""
+
+    def __init__(self, empty: Any, dim: int) -> None:
+        self._empty, self._dim = empty, dim
+
+    @classmethod
+    def train(cls, sample: NDArray[np.floating], n_lists: int, dims_per_code: int, seed: int) -> Self:
+        """Trains centres and code book.
+
+        Args:
+            sample: (n, dim) vectors; `TRAINING_ROWS_A_LIST` of them a list are enough.
+            n_lists: Lists.
+            dims_per_code: Dimensions that four bits stand for.
+            seed: Of the first centres.
+        """
+        dim = sample.shape[1]
+        factory = f"IVF{n_lists},PQ{_n_codes(dim, dims_per_code)}x4fsr"
+        empty: Any = faiss.index_factory(
+            _n_codes(dim, dims_per_code) * dims_per_code, factory, faiss.METRIC_INNER_PRODUCT
+        )
+        empty.cp.niter, empty.cp.seed = _TRAINING_ROUNDS, seed
+        empty.cp.min_points_per_centroid = 1  # few rows are no reason to talk: what it is worth is measured
+        empty.pq.cp.min_points_per_centroid = 1
+        empty.train(_padded(sample, empty.d))
+        return cls(empty, dim)
+
+    @classmethod
+    def read(cls, folder: Path, dim: int) -> Self:
+        """Reads a codec.
+
+        Raises:
+            IndexCorruptError: It is missing, or cannot be read.
+        """
+        return cls(_read(folder / CODEC_FILE), dim)
+
+    def write(self, folder: Path) -> None:
+        """Writes the codec; the folder is made."""
+        _write(self._empty, folder / CODEC_FILE)
+
+    @property
+    def nothing(self) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+        """Lists and codes of no rows."""
+        return np.empty(0, np.int32), np.empty((0, self._empty.code_size), np.uint8)
+
+    def encode(self, rows: NDArray[np.floating]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+        """Returns the list (n,) and the code (n, bytes) of each of (n, dim) vectors."""
+        lists = np.empty(len(rows), np.int64)
+        codes = np.empty((len(rows), self._empty.code_size), np.uint8)
+        for start in range(0, len(rows), _ROWS):
+            part = slice(start, start + _ROWS)
+            block = _padded(rows[part], self._empty.d)
+            lists[part] = self._empty.quantizer.search(block, 1)[1][:, 0]
+            self._empty.encode_vectors(
+                len(block), *(faiss.swig_ptr(array) for array in (block, lists[part], codes[part])), False
+            )
+        return lists.astype(np.int32), codes
+
+    def lay_out(self, parts: Sequence[tuple[NDArray[np.int32], NDArray[np.uint8]]], folder: Path) -> None:
+        """Writes the lists of all shards, rows numbered through them, as they are searched.
+
+        Args:
+            parts: Lists and codes of each shard.
+            folder: To write to; made.
+        """
+        index: Any = faiss.clone_index(self._empty)
+        inverted = faiss.downcast_InvertedLists(index.invlists)
+        lists, codes = (np.concatenate(each) for each in zip(self.nothing, *parts, strict=True))
+        order = np.argsort(lists, kind="stable")
+        ends = np.searchsorted(lists[order], np.arange(index.nlist + 1))
+        for number, (first, last) in enumerate(zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)):
+            if first < last:
+                rows = order[first:last]
+                blocks = _packed(codes[rows], inverted)
+                inverted.add_entries(number, len(rows), faiss.swig_ptr(rows), faiss.swig_ptr(blocks))
+        index.ntotal = len(lists)
+        _write(index, folder / LISTS_FILE)
+
+
+class Lists:
+    """Lists as they are searched, mapped into memory: only what a search looks through is read."""
+
+    def __init__(self, index: Any) -> None:
+        self._index = index
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Opens lists that `Codec.lay_out` has written.
+
+        Raises:
+            IndexCorruptError: They are missing, or cannot be read.
+        """
+        return cls(_read(folder / LISTS_FILE, faiss.IO_FLAG_MMAP_IFC))
+
+    def __len__(self) -> int:
+        return int(self._index.ntotal)
+
+    def candidates(
+        self, queries: NDArray[np.floating], n: int, n_probe: int, wanted: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.int64]:
+        """Returns the rows with the largest inner products as short codes tell them.
+
+        Args:
+            queries: (Q, dim) vectors.
+            n: Rows for each query.
+            n_probe: Lists to look through.
+            wanted: (rows,) which rows count; None is all.
+
+        Returns:
+            (Q, n) rows, best first; -1 where there are fewer.
+        """
+        chosen = {"nprobe": min(n_probe, self._index.nlist)}
+        if wanted is not None:
+            bits = np.packbits(wanted, bitorder="little")
+            chosen["sel"] = faiss.IDSelectorBitmap(len(wanted), faiss.swig_ptr(bits))
+        parameters = faiss.IVFSearchParameters(**chosen)
+        found: NDArray[np.int64] = self._index.search(_padded(queries, self._index.d), n, params=parameters)[1]
+        return found
+
+
+def _n_codes(dim: int, dims_per_code: int) -> int:
+    return -(-dim // dims_per_code)
+
+
+def _padded(rows: NDArray[np.floating], dim: int) -> NDArray[np.float32]:
+    """Returns rows in float32 with as many dimensions as codes stand for; zeros change no inner product."""
+    padded = np.zeros((len(rows), dim), np.float32)
+    padded[:, : rows.shape[1]] = rows
+    return padded
+
+
+def _packed(codes: NDArray[np.uint8], inverted: Any) -> NDArray[np.uint8]:
+    """Returns a list's codes in blocks, as the scan holds them in registers."""
+    per_block = inverted.n_per_block
+    n_blocks = -(-len(codes) // per_block)
+    filled = np.zeros((n_blocks, per_block, codes.shape[1]), np.uint8)
+    filled.reshape(-1, codes.shape[1])[: len(codes)] = codes
+    blocks = np.zeros((n_blocks, inverted.block_size), np.uint8)
+    for flat, block in zip(filled, blocks, strict=True):
+        inverted.packer.pack_all(faiss.swig_ptr(flat), faiss.swig_ptr(block))
+    return blocks
+
+
+def _write(index: Any, path: Path) -> None:
+    """Writes a FAISS file, whole and synced; what went wrong in writing is raised, not what FAISS makes of it."""
+    failed: list[OSError] = []
+
+    def write(content: bytes) -> int:
+        try:
+            return file.write(content)
+        except OSError as error:
+            failed.append(error)
+            raise
+
+    with write_binary(path) as file:
+        try:
+            faiss.write_index(index, faiss.PyCallbackIOWriter(write))  # type: ignore[attr-defined]
+        except RuntimeError:
+            for error in failed:
+                raise error from None
+            raise
+
+
+def _read(path: Path, flags: int = 0) -> Any:
+    try:
+        return faiss.read_index(str(path), flags)
+    except RuntimeError as error:
+        raise IndexCorruptError(f"{path}: cannot be read; {WAY_OUT}") from error
