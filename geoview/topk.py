@@ -14,6 +14,10 @@ __all__ = ["merged_top_k", "top_k", "top_k_of"]
 # Rows a product: 16,384 x 1,024 scores are 64 MB, small beside any index and large enough for the matrix units.
 _ROWS = 16_384
 _QUERIES = 1_024
+# Elements that are made float32 at once: they are multiplied while they are in the processor's cache.
+_CONVERTED = 2**18
+# Products whose largest is looked at in place of all.
+_GROUP = 64
 # Candidates that are scored at once: their vectors stay in the processor's cache.
 _CANDIDATES = 2_048
 
@@ -45,20 +49,110 @@ def top_k(
     if k < 1:
         raise ValueError(f"k must be at least 1, is {k}")
     q = torch.as_tensor(np.ascontiguousarray(queries, dtype=np.float32), device=device)
-    parts = [q[i : i + _QUERIES] for i in range(0, len(q), _QUERIES)]
-    rows = [torch.full((len(p), k), -1, dtype=torch.int64, device=device) for p in parts]
-    scores = [torch.full((len(p), k), -torch.inf, device=device) for p in parts]
+    parts = [_Best(q[i : i + _QUERIES], k) for i in range(0, len(q), _QUERIES)]
     for numbers, block in blocks:
         if block.shape[1] != q.shape[1]:
             raise ValueError(f"vectors of {block.shape[1]} and {q.shape[1]} elements have no inner product")
         for start in range(0, len(block), _ROWS):
-            chunk = torch.as_tensor(np.ascontiguousarray(block[start : start + _ROWS]), device=device).float()
-            chunk_rows = torch.as_tensor(numbers[start : start + _ROWS], device=device)
-            for i, part in enumerate(parts):
-                rows[i], scores[i] = _merge(part @ chunk.T, chunk_rows, rows[i], scores[i])
+            chunk = torch.as_tensor(np.ascontiguousarray(block[start : start + _ROWS]))
+            rows = torch.as_tensor(numbers[start : start + _ROWS], device=device)
+            for part in parts:
+                part.add(chunk, rows)
     if not parts:
         return np.empty((0, k), np.int64), np.empty((0, k), np.float32)
-    return torch.cat(rows).cpu().numpy(), torch.cat(scores).cpu().numpy()
+    best = [part.best() for part in parts]
+    return torch.cat([rows for rows, _ in best]).cpu().numpy(), torch.cat([scores for _, scores in best]).cpu().numpy()
+
+
+class _Best:
+    """The best k rows of some queries so far, and those seen since that may be better."""
+
+    def __init__(self, queries: Tensor, k: int) -> None:
+        self._queries, self._k = queries, k
+        self._rows = torch.full((len(queries), k), -1, dtype=torch.int64, device=queries.device)
+        self._scores = torch.full((len(queries), k), -torch.inf, device=queries.device)
+        #: (query, row, score) each
+        self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._n_pending = 0
+
+    def add(self, vectors: Tensor, numbers: Tensor) -> None:
+        """Looks at (n, D) vectors, the rows `numbers` (n,)."""
+        products = self._products(vectors)
+        worst = self._scores[:, -1:]
+        groups = products.view(len(products), -1, _GROUP)
+        # Not below the worst of the best: so are groups with a NaN, and whatever ties.
+        of, group = (~(groups.amax(dim=2) < worst)).nonzero(as_tuple=True)
+        if 4 * len(of) * _GROUP > products.numel():
+            self._settle()
+            self._merge(*_largest(products[:, : len(vectors)], numbers, self._k))
+            return
+        values = groups[of, group]
+        i, j = (~(values < worst[of])).nonzero(as_tuple=True)
+        self._pending.append((of[i], numbers[(group[i] * _GROUP + j).clamp(max=len(numbers) - 1)], values[i, j]))
+        self._n_pending += len(i)
+        # By then the worst of the best has risen by enough to be worth knowing.
+        if self._n_pending > len(self._queries) * self._k:
+            self._settle()
+
+    def best(self) -> tuple[Tensor, Tensor]:
+        """Returns rows and scores, (Q, k) each."""
+        self._settle()
+        return self._rows, self._scores
+
+    def _products(self, vectors: Tensor) -> Tensor:
+        """Returns (Q, n) products, filled up with -inf to whole groups."""
+        n, dim = vectors.shape
+        products = torch.empty((len(self._queries), -(-n // _GROUP) * _GROUP), device=self._queries.device)
+        products[:, n:] = -torch.inf
+        step = max(1, _CONVERTED // max(1, dim)) if products.device.type == "cpu" else n
+        for start in range(0, n, step):
+            part = vectors[start : start + step].to(products.device).float()
+            torch.mm(self._queries, part.T, out=products[:, start : start + len(part)])
+        return products
+
+    def _settle(self) -> None:
+        """Merges what is pending."""
+        if not self._n_pending:
+            return
+        of, rows, scores = (torch.cat(each) for each in zip(*self._pending, strict=True))
+        self._pending, self._n_pending = [], 0
+        order = of.argsort(stable=True)
+        of = of[order]
+        counts = of.bincount(minlength=len(self._queries))
+        at = torch.arange(len(of), device=of.device) - (counts.cumsum(0) - counts)[of]
+        shape = (len(self._queries), int(counts.max()))
+        all_rows = torch.full(shape, -1, dtype=torch.int64, device=of.device)
+        all_scores = torch.full(shape, -torch.inf, device=of.device)
+        all_rows[of, at], all_scores[of, at] = rows[order], _sound(scores[order])
+        self._merge(all_rows.where(~all_scores.isneginf(), -1), all_scores)
+
+    def _merge(self, rows: Tensor, scores: Tensor) -> None:
+        """Merges rows and scores, (Q, n) each, into the best."""
+        rows, scores = torch.cat([self._rows, rows], dim=1), torch.cat([self._scores, scores], dim=1)
+        # Two stable sorts: by row, then by score, so that ties come in the order of the rows.
+        by_row = rows.argsort(dim=1, stable=True)
+        rows, scores = rows.gather(1, by_row), scores.gather(1, by_row)
+        by_score = scores.argsort(dim=1, descending=True, stable=True)[:, : self._k]
+        self._rows, self._scores = rows.gather(1, by_score), scores.gather(1, by_score)
+
+
+def _largest(products: Tensor, numbers: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Returns the rows and scores of the largest of (Q, n) products of the rows `numbers` (n,)."""
+    products = _sound(products)
+    best, where = products.topk(min(k + 1, products.shape[1]), dim=1)
+    # topk chooses as it likes among rows that tie for the last of the k places: there, and only there, a stable sort.
+    crowded = (best[:, k - 1 : k] == best[:, k : k + 1]).any(dim=1) & ~best[:, -1].isneginf()
+    best, where = best[:, :k], where[:, :k]
+    if crowded.any():
+        best[crowded], where[crowded] = (
+            found[:, :k] for found in products[crowded].sort(dim=1, descending=True, stable=True)
+        )
+    return torch.where(best.isneginf(), -1, numbers[where]), best
+
+
+def _sound(scores: Tensor) -> Tensor:
+    """Returns scores, -inf where they are not finite."""
+    return scores.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
 
 
 def top_k_of(
@@ -111,24 +205,3 @@ def merged_top_k(
     rows, scores = np.concatenate([one[0], other[0]], axis=1), np.concatenate([one[1], other[1]], axis=1)
     best = np.lexsort((rows, -scores), axis=1)[:, :k]
     return np.take_along_axis(rows, best, 1), np.take_along_axis(scores, best, 1)
-
-
-def _merge(products: Tensor, numbers: Tensor, rows: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Merges (Q, n) products of the rows `numbers` (n,) into the best (Q, k) so far."""
-    k = rows.shape[1]
-    products = products.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
-    best, where = products.topk(min(k + 1, products.shape[1]), dim=1)
-    # topk chooses as it likes among rows that tie for the last of the k places: there, and only there, a stable sort.
-    crowded = (best[:, k - 1 : k] == best[:, k : k + 1]).any(dim=1) & ~best[:, -1].isneginf()
-    best, where = best[:, :k], where[:, :k]
-    if crowded.any():
-        best[crowded], where[crowded] = (
-            found[:, :k] for found in products[crowded].sort(dim=1, descending=True, stable=True)
-        )
-    where = torch.where(best.isneginf(), -1, numbers[where])
-    all_rows, all_scores = torch.cat([rows, where], dim=1), torch.cat([scores, best], dim=1)
-    # Two stable sorts: by row, then by score, so that ties come in the order of the rows.
-    by_row = all_rows.argsort(dim=1, stable=True)
-    all_rows, all_scores = all_rows.gather(1, by_row), all_scores.gather(1, by_row)
-    by_score = all_scores.argsort(dim=1, descending=True, stable=True)[:, :k]
-    return all_rows.gather(1, by_score), all_scores.gather(1, by_score)

@@ -139,7 +139,8 @@ def test_memory_does_not_grow_with_the_rows():
     rows, _ = top_k(np.ones((50, dim), np.float32), blocks(), 3)
     assert rows.max() > 4 * n
     assert max(held) <= 1  # the one before, while the next is being made
-    assert max(elements[2:]) <= elements[1]
+    # Rows that may be better wait until they are as many as the best: query, row and score of each.
+    assert max(elements[2:]) <= elements[1] + 3 * 50 * 3
 
 
 @pytest.mark.parametrize("k", [0, -3])

@@ -185,7 +185,7 @@ def test_ranges():
 
 @given(st.lists(st.integers(0, 60), max_size=20, unique=True), st.lists(st.integers(0, 60), max_size=30))
 def test_rows_in_ranges_are_those_that_a_filter_over_all_finds(wanted, held):
-    block = cells.descendants(cells.cell_ids([(48.0, 11.0)], 10), 13)[0]
+    block = cells.descendants(cells.cell_ids([(48.0, 11.0)], 10), 13).ravel()
     ranges = cells.ranges_of(np.array([block[i] for i in wanted], np.uint64))
     ids = np.sort(np.array([block[i] for i in held], np.uint64))
     rows = cells.rows_in_ranges(ids, ranges)
