@@ -15,6 +15,7 @@ import datetime
 import importlib
 import importlib.metadata
 import json
+import math
 import os
 import subprocess
 import sys
@@ -30,6 +31,10 @@ from numpy.typing import NDArray
 DIM, QUERIES, N_LISTS = 256, 1000, 4096
 GROUPS, CLUSTERS = 300, 30_000
 KS = (10, 100)
+# Spread of rows around their cluster, and how much further queries are.
+WITHIN, FURTHER = 0.6, 1.3
+SPECTRUM = np.arange(1, DIM + 1) ** -0.5
+ROTATION = np.linalg.qr(np.random.default_rng(7).standard_normal((DIM, DIM)))[0]
 BUILD_THREADS = int(os.environ.get("BUILD_THREADS", "2"))
 CENTRE_DEG = (48.2, 16.4)
 LIBRARY = {"hnswlib": "hnswlib", "usearch": "usearch", "scann": "scann", "svs": "scalable-vs"}
@@ -58,25 +63,31 @@ class Method(NamedTuple):
 def drawn(n: int, seed: int) -> tuple[Vectors, Vectors]:
     """Returns rows in the order of their clusters, as neighbours on the ground are alike, and queries."""
     rng = np.random.default_rng(seed)
-    spectrum = np.arange(1, DIM + 1) ** -0.5
-    rotation = np.linalg.qr(rng.standard_normal((DIM, DIM)))[0].astype(np.float32)
-
-    def noise(count: int) -> NDArray[np.float32]:
-        return (rng.standard_normal((count, DIM)) * spectrum).astype(np.float32)
-
     n_clusters = min(CLUSTERS, n // 10)
-    groups = noise(GROUPS)
-    clusters = groups[np.sort(rng.integers(0, GROUPS, n_clusters))] + 0.7 * noise(n_clusters)
+    groups = noise(rng, GROUPS)
+    clusters = groups[np.sort(rng.integers(0, GROUPS, n_clusters))] + 0.7 * noise(rng, n_clusters)
     share = rng.permutation(1 / np.arange(1, n_clusters + 1) ** 0.7)
     share /= share.sum()
+    rows = clusters[np.sort(rng.choice(n_clusters, n, p=share))] + WITHIN * noise(rng, n)
+    queries = clusters[rng.choice(n_clusters, QUERIES, p=share)] + FURTHER * WITHIN * noise(rng, QUERIES)
+    return unit(rows), unit(queries)
 
-    def around(count: int, spread: float, *, in_order: bool) -> Vectors:
-        which = rng.choice(n_clusters, count, p=share)
-        vectors = clusters[np.sort(which) if in_order else which] + spread * noise(count)
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        return np.asarray(vectors @ rotation, np.float32)
 
-    return around(n, 0.6, in_order=True), around(QUERIES, 0.6 * 1.3, in_order=False)
+def drawn_around(rows: Vectors, n: int, seed: int) -> Vectors:
+    """Returns queries as far from the clusters as those of `drawn`, from the clusters of these rows."""
+    rng = np.random.default_rng(seed)
+    further = math.sqrt(FURTHER**2 - 1) * WITHIN
+    # Rows were scaled to unit norm after they were drawn; so is what is added to them.
+    typical = float(np.sqrt((SPECTRUM**2).sum() * (1 + 0.7**2 + WITHIN**2)))
+    return unit(rows[rng.integers(0, len(rows), n)] + further / typical * noise(rng, n))
+
+
+def noise(rng: np.random.Generator, n: int) -> Vectors:
+    return (rng.standard_normal((n, DIM)) * SPECTRUM @ ROTATION).astype(np.float32)
+
+
+def unit(vectors: Vectors) -> Vectors:
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
 def geoview(memory_share: float) -> Method:

@@ -10,7 +10,7 @@ outside as its centre does, and is taken or left whole.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class Region:
 
     geometry: BaseGeometry
     name: str = "region"
+    _ranges: dict[int, Ids] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         shapely.prepare(self.geometry)
@@ -177,8 +178,14 @@ class Region:
             level: 0 to 30.
 
         Returns:
-            (m, 2) sorted ranges [first leaf, last leaf], inclusive.
+            (m, 2) sorted ranges [first leaf, last leaf], inclusive; kept for the next time, and not to be written to.
         """
+        if level not in self._ranges:
+            self._ranges[level] = self._covered(level)
+            self._ranges[level].setflags(write=False)
+        return self._ranges[level]
+
+    def _covered(self, level: int) -> Ids:
         if level == 0:
             # A face can lie on both sides of the antimeridian, where the polygons are cut; smaller cells cannot.
             return ranges_of(np.unique(parents(self.cells(1), 0)))

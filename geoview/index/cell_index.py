@@ -171,16 +171,18 @@ class CellIndex:
         queries = self._fitting(queries, fusion)
         table, selection = self.manifest.ann, self._selection(region)
         tuned = table is not None and table.chosen.n_probe > 0 and (table.kappa, table.offset) == tuple(astuple(fusion))
-        if exact or table is None or not tuned or sum(map(self._n_of, selection)) <= ALWAYS_EXACT:
+        if exact or table is None or not tuned or _n_rows(selection) <= ALWAYS_EXACT:
             rows, scores = top_k(queries, self._blocks(selection, fusion), k, device=device)
         else:
             rows, scores = self._proposed(queries, k, selection, fusion, table.chosen, device)
         return Hits(self._cell_ids(rows), rows, scores)
 
-    def search_at(self, point: Point, queries: NDArray[np.floating], k: int, *, device: str = "cpu") -> Hits:
-        """Searches everywhere in a given way, which need not be the one that was chosen: for measuring."""
+    def search_at(
+        self, point: Point, queries: NDArray[np.floating], k: int, *, region: Region | None = None, device: str = "cpu"
+    ) -> Hits:
+        """Searches in a given way, which need not be the one that was chosen: for measuring."""
         fusion = self._fusion(None)
-        queries, selection = self._fitting(queries, fusion), self._selection(None)
+        queries, selection = self._fitting(queries, fusion), self._selection(region)
         rows, scores = self._proposed(queries, k, selection, fusion, point, device)
         return Hits(self._cell_ids(rows), rows, scores)
 
@@ -225,6 +227,14 @@ class CellIndex:
         self._commit.close()
         self._commit = store.Commit.open(self.path)
         self.manifest = self._commit.manifest
+
+    def count(self, region: Region) -> int:
+        """Returns how many codes lie in a region.
+
+        Raises:
+            RegionError: None does.
+        """
+        return _n_rows(self._selection(region))
 
     def cell_ids(self) -> NDArray[np.uint64]:
         """Returns the cell of every row, (N,), ascending; a cell with several dates comes several times."""
@@ -434,11 +444,6 @@ class CellIndex:
             )
         return selection
 
-    @staticmethod
-    def _n_of(selected: tuple[int, slice | NDArray[np.int64]]) -> int:
-        rows = selected[1]
-        return int(rows.stop - rows.start) if isinstance(rows, slice) else len(rows)
-
     def _blocks(self, selection: Selection, fusion: Fusion) -> Blocks:
         for number, selected in selection:
             rows = np.arange(selected.start, selected.stop) if isinstance(selected, slice) else selected
@@ -523,3 +528,7 @@ class CellIndex:
             self._shard(shard).check("cell", at)
             found[here] = self._shard(shard).read("cell")[at]
         return found
+
+
+def _n_rows(selection: Selection) -> int:
+    return sum(rows.stop - rows.start if isinstance(rows, slice) else len(rows) for _, rows in selection)

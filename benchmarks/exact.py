@@ -1,0 +1,114 @@
+"""Exact search of an index against what the machine can do: memory bandwidth for one query, matrix products for 1,024.
+
+python benchmarks/exact.py --work DIR [--rows 1000000] [--dim 256] [--threads N]
+
+The rows lie in an index, in half precision, mapped and warm. Peers search the same rows from memory: FAISS's flat index
+in single and in half precision, and a plain matrix product with top-k. All are measured in turns, several times, and
+the median counts; the machine's two rates are measured in the same turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import faiss
+import numpy as np
+import torch
+from frontier import write_index
+from machine import cpu_model
+
+from geoview.index.cell_index import CellIndex
+
+REPEATS, K = 7, 100
+SHAPES = ((1024, 2048), (1024, 16_384), (2048, 2048))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--dim", type=int, default=256)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/exact.json"))
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    faiss.omp_set_num_threads(args.threads)
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((args.rows, args.dim), np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    shutil.rmtree(args.work, ignore_errors=True)
+    write_index(args.work, rows)
+    index = CellIndex.open(args.work)
+    flat, half = (
+        faiss.IndexFlatIP(args.dim),
+        faiss.IndexScalarQuantizer(args.dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT),
+    )
+    flat.add(rows)
+    half.train(rows[:10])
+    half.add(rows)
+    tensor = torch.from_numpy(rows)
+    plain = rows.view(np.int64).reshape(-1)
+    result = {
+        "what": f"exact search of {args.rows:,} x {args.dim}, k = {K}, warm; rows of half precision",
+        "queries": {},
+        "threads": args.threads,
+        "cpu": cpu_model(),
+        "torch": torch.__version__,
+        "faiss": importlib.metadata.version("faiss-cpu"),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+    for n_queries in (1, 1024):
+        queries = rng.standard_normal((n_queries, args.dim), np.float32)
+        asked = torch.from_numpy(queries)
+        arms: dict[str, Callable[[], object]] = {
+            "geoview": lambda q=queries: index.search(q, K, exact=True),
+            "faiss_flat_fp32": lambda q=queries: flat.search(q, K),
+            "faiss_flat_fp16": lambda q=queries: half.search(q, K),
+            "torch_matmul_topk_fp32": lambda q=asked: (q @ tensor.T).topk(K),
+        }
+        if n_queries > 1:  # minutes, and far behind
+            del arms["faiss_flat_fp16"]
+            limit = {f"{a}x{b}": matrix(a, b, args.dim) for a, b in SHAPES}
+        else:
+            limit = {"read": lambda: torch.from_numpy(plain).sum()}
+        took_s: dict[str, list[float]] = {name: [] for name in (*arms, *limit)}
+        for _ in range(REPEATS + 1):
+            for name, arm in (arms | limit).items():
+                start = time.perf_counter()
+                arm()
+                took_s[name].append(time.perf_counter() - start)
+        median_s = {name: float(np.median(each[1:])) for name, each in took_s.items()}
+        if n_queries > 1:
+            rates = {name: 2 * np.prod([int(n) for n in name.split("x")]) * args.dim / median_s[name] for name in limit}
+            best = max(rates.values())
+            least_s = 2 * n_queries * args.rows * args.dim / best
+            said = {"limit_gflops": round(best / 1e9, 1)}
+        else:
+            best = plain.nbytes / median_s["read"]
+            least_s = 2 * args.rows * args.dim / best
+            said = {"limit_gb_s": round(best / 1e9, 2)}
+        result["queries"][n_queries] = said | {
+            "ms": {name: round(1e3 * median_s[name], 2) for name in arms},
+            "limit_ms": round(1e3 * least_s, 2),
+            "geoview_share_of_limit": round(least_s / median_s["geoview"], 3),
+        }
+        print(n_queries, json.dumps(result["queries"][n_queries]), flush=True)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def matrix(a: int, b: int, dim: int) -> Callable[[], object]:
+    one, other = torch.randn(a, dim), torch.randn(b, dim)
+    return lambda: one @ other.T
+
+
+if __name__ == "__main__":
+    main()
