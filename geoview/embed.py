@@ -85,7 +85,7 @@ def embed(
         (dim,) float32 unit vectors, one for each picture, in order.
 
     Raises:
-        EncoderError: An embedding is not finite: the weights are broken, or overflow in this precision.
+        EncoderError: The next embedding is not finite: the weights are broken, or overflow in this precision.
     """
     device = resolve_device(config.device)
     dtype = resolve_precision(config.precision, device)
@@ -97,9 +97,12 @@ def embed(
             enabled = dtype != torch.float32
             with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=enabled):
                 vectors = encoder(pixels, valid, seen=seen).cpu().numpy()
-            if not np.isfinite(vectors).all():
-                raise EncoderError(f"embeddings are not finite in {dtype}: try --precision fp32, or another encoder")
+            sound = np.isfinite(vectors).all(axis=1)
             bar.update(len(batch))
+            if not sound.all():
+                # Up to the culprit all goes on, so that whoever counts knows which it is.
+                yield from vectors[: int(np.argmin(sound))]
+                raise EncoderError(f"embeddings are not finite in {dtype}: try --precision fp32, or another encoder")
             yield from vectors
 
 

@@ -43,6 +43,7 @@ from geoview.index.fusion import Fusion
 from geoview.index.ground import held_back, photo_vectors, prototype_shards
 from geoview.index.manifest import Manifest, PrototypeEntry, PrototypeTable, ShardEntry
 from geoview.index.prototypes import PROTOTYPE_LEVEL, Photo, Speech, known_photos
+from geoview.index.shards import folder_checksum
 from geoview.index.tuning import refresh
 from geoview.models.encoder import CrossViewEncoder
 
@@ -245,7 +246,11 @@ class _Build:
             level=self.config.level,
             dim=self.encoder.dim,
             chip=asdict(self.encoder.aerial),
-            encoder={"fingerprint": fingerprint, "folder": str(Path("encoder", fingerprint))},
+            encoder={
+                "fingerprint": fingerprint,
+                "folder": str(Path("encoder", fingerprint)),
+                "checksum": folder_checksum(self.out / "encoder" / fingerprint),
+            },
             min_coverage=self.config.min_coverage,
             imagery=[],
             sources=[],
@@ -424,7 +429,13 @@ class _Build:
                     kept.append(i)
                     yield chip
 
-        vectors = list(embed(self.encoder, covered(), self.config, seen="aerial"))
+        vectors: list[NDArray[np.float32]] = []
+        try:
+            for vector in embed(self.encoder, covered(), self.config, seen="aerial"):
+                vectors.append(vector)
+        except EncoderError as error:
+            token = cells.tokens(ids[kept[len(vectors)] : kept[len(vectors)] + 1])[0]
+            raise EncoderError(f"cell {token}: {error}") from error
         aerial = np.stack(vectors).astype(np.float16) if vectors else np.empty((0, self.encoder.dim), np.float16)
         has_code = np.zeros(len(ids), np.bool_)
         has_code[kept] = True

@@ -18,7 +18,7 @@ from geoview.index import ann, store
 from geoview.index.fusion import Fusion, fused_codes, fused_queries, interpolated
 from geoview.index.manifest import AnnTable, Point, PrototypeEntry, ShardEntry
 from geoview.index.prototypes import Prototypes
-from geoview.index.shards import Shard, file_checksum
+from geoview.index.shards import Shard, file_checksum, folder_checksum
 from geoview.models.encoder import CrossViewEncoder
 from geoview.topk import merged_top_k, top_k, top_k_of
 
@@ -277,9 +277,12 @@ class CellIndex:
         Returns:
             A line for each thing that is wrong, naming the file; empty for a sound index.
         """
-        problems: list[str] = []
+        problems = store.damage_of_commits(self.path)
         try:
             self.encoder()
+            folder, wanted = self.path / self.manifest.encoder["folder"], self.manifest.encoder.get("checksum")
+            if wanted is not None and folder_checksum(folder) != wanted:
+                problems.append(f"{folder}: a file is not what was written; its weights are, and it can be used")
         except (EncoderMismatchError, ValueError) as error:
             problems.append(str(error))
         for entry in self.manifest.shards:

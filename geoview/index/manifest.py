@@ -208,7 +208,7 @@ class Manifest:
         level: S2 level of the cells.
         dim: Length of a code.
         chip: Geometry of the chips, as a view.
-        encoder: Fingerprint and folder of the encoder.
+        encoder: Fingerprint and folder of the encoder, and a checksum of its files.
         min_coverage: Least share of valid ground in a chip.
         imagery: What the imagery was opened from.
         sources: Imagery: uri, date, licence, attribution, gsd_m, crs of each part.

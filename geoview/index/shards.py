@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from geoview.errors import IndexCorruptError
 from geoview.files import remove_folder, sync
 
-__all__ = ["BLOCK_ROWS", "Shard", "checksum", "file_checksum", "write_shard"]
+__all__ = ["BLOCK_ROWS", "Shard", "checksum", "file_checksum", "folder_checksum", "write_shard"]
 
 #: Rows of a Zarr chunk and of a checksum.
 BLOCK_ROWS = 4096
@@ -238,6 +238,12 @@ def file_checksum(path: Path) -> str | None:
             return hashlib.file_digest(file, _digest).hexdigest()
     except OSError:
         return None
+
+
+def folder_checksum(folder: Path) -> str:
+    """Returns one checksum of the files of a folder, their names included."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return checksum(json.dumps([(path.name, file_checksum(path)) for path in files]).encode())
 
 
 def _sums_of(path: Path, row_bytes: int, rows: int) -> _Sums:

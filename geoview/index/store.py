@@ -43,6 +43,7 @@ __all__ = [
     "clear_journal",
     "commit",
     "damage_of_codes",
+    "damage_of_commits",
     "in_order",
     "journal_is_stale",
     "number",
@@ -312,6 +313,19 @@ def open_codes(index: Path, entry: AnnEntry) -> Shard:
         IndexCorruptError: A file of them is missing, or is not what was written.
     """
     return Shard.open(index / entry.folder, {"list": entry.rows, "code": entry.rows}, entry.checksum)
+
+
+def damage_of_commits(index: Path) -> list[str]:
+    """Returns a line for each commit that is there and cannot be read."""
+    problems = []
+    for number in sorted(_numbers(index)):
+        try:
+            parsed(_commit_file(index, number))
+        except FileNotFoundError:  # swept away meanwhile
+            continue
+        except (IndexCorruptError, IndexVersionError) as error:
+            problems.append(str(error))
+    return problems
 
 
 def damage_of_codes(index: Path, entry: AnnEntry) -> list[str]:

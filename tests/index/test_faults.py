@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import tiles
 from geoview.cli import main
 from geoview.config import BuildConfig
-from geoview.errors import BusyError, IndexCorruptError, IndexNotFoundError
+from geoview.errors import BusyError, EncoderError, IndexCorruptError, IndexNotFoundError
 from geoview.files import exclusive
 from geoview.geo.regions import Region
 from geoview.index import build as build_module
@@ -490,3 +491,42 @@ def test_a_shard_that_is_gone_is_named(tmp_path, index_folder):
     centre = build_module.cells.centers_deg(elsewhere)[0]
     hits = index.search(np.ones((1, 32), np.float32), 1, region=Region.disc(centre, 5.0))
     assert hits.cell_id[0, 0] == elsewhere[0]
+
+
+def test_a_flipped_bit_in_any_file_is_found(tmp_path, index_folder):
+    out = tmp_path / "index"
+    shutil.copytree(index_folder, out)
+    assert CellIndex.open(out).verify() == []
+    files = [path for path in out.rglob("*") if path.is_file() and path.stat().st_size]
+    assert len(files) > 20
+    assert {path.relative_to(out).parts[0] for path in files} == {"manifest.json", "commits", "encoder", "shards"}
+    for path in files:
+        sound = path.read_bytes()
+        at = 2 * len(sound) // 3
+        path.write_bytes(sound[:at] + bytes([sound[at] ^ 16]) + sound[at + 1 :])
+        try:
+            assert CellIndex.open(out).verify(), path
+        except IndexCorruptError as error:
+            assert path.name == "manifest.json", error
+        path.write_bytes(sound)
+
+
+def test_a_code_that_is_not_finite_is_refused_and_its_cell_named(tmp_path, kit, ortho, monkeypatch):
+    encoder = kit.make_encoder()
+    forward, seen = type(encoder).forward, []
+
+    def broken(self, pixels, valid, **views):
+        vectors = forward(self, pixels, valid, **views)
+        before = sum(seen)
+        seen.append(len(vectors))
+        return vectors.index_fill(0, torch.tensor([21 - before]), torch.nan) if before <= 21 < sum(seen) else vectors
+
+    monkeypatch.setattr(type(encoder), "forward", broken)
+    source = tiles.open_source([str(ortho)])
+    config = BuildConfig(encoder="-", imagery=[str(ortho)], out=str(tmp_path / "index"), device="cpu", batch_size=16)
+    with pytest.raises(EncoderError, match=r"^cell [0-9a-f]+: embeddings are not finite") as told:
+        build_index(encoder, source, None, config.out, config)
+    token = str(told.value).split()[1].rstrip(":")
+    monkeypatch.undo()
+    whole = build_index(encoder, source, None, config.out, config)
+    assert build_module.cells.from_tokens([token])[0] == whole.cell_ids()[21]
