@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
@@ -26,6 +27,9 @@ __all__ = ["ALWAYS_EXACT", "CellIndex", "Hits"]
 
 # Rows taken at once: 16,384 x 1,024 in half precision are 32 MB.
 _READ_ROWS = 16_384
+# Codes that may stay in memory after they were looked up, and the bytes of a page.
+_GATHERED_BYTES = 2**25
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 # Candidates that are held at once, of all queries together.
 _CANDIDATES = 131_072
 # Rows that a check of the lists searches for, and how much less than before it may find.
@@ -73,6 +77,7 @@ class CellIndex:
         self._shards: dict[int, Shard] = {}
         self._prototypes: dict[str, Shard] = {}
         self._lists: ann.Lists | None = None
+        self._floor_bytes = 0
 
     @classmethod
     def open(cls, path: str | Path, *, checked: bool = False) -> Self:
@@ -494,10 +499,22 @@ class CellIndex:
             of = (np.searchsorted(starts, found, "right") - 1).clip(min=0)
             candidates = np.where(found < 0, -1, found - starts[of] + here[of])
             best[0][part], best[1][part] = top_k_of(queries[part], candidates, self.codes_of, k, device=device)
+            self._trim()
         rest = [(number, rows) for number, rows in selection if number not in listed]
         if rest:
             best = merged_top_k(best, top_k(queries, self._blocks(rest, fusion), k, device=device))
         return best
+
+    def _trim(self) -> None:
+        """Lets go of codes that were read here and there, which would fill memory with all of them in the end.
+
+        The kernel keeps them as long as it has no better use for the memory.
+        """
+        held = _file_bytes()
+        if held > self._floor_bytes + _GATHERED_BYTES:
+            for shard in self._shards.values():
+                shard.release("aerial")
+            self._floor_bytes = _file_bytes()
 
     def _table(self) -> AnnTable:
         assert self.manifest.ann is not None, "callers look"
@@ -535,3 +552,8 @@ class CellIndex:
 
 def _n_rows(selection: Selection) -> int:
     return sum(rows.stop - rows.start if isinstance(rows, slice) else len(rows) for _, rows in selection)
+
+
+def _file_bytes() -> int:
+    """Returns how much of mapped files this process holds in memory (proc(5), statm)."""
+    return int(Path("/proc/self/statm").read_text().split()[2]) * _PAGE_BYTES

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import mmap
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -73,6 +74,7 @@ class Shard:
         self.folder, self.rows = folder, rows
         self._sums = sums
         self._columns: dict[str, Any] = {}
+        self._maps: dict[str, mmap.mmap] = {}
         self._sound: set[tuple[str, int]] = set()
 
     @classmethod
@@ -127,6 +129,11 @@ class Shard:
             raise IndexCorruptError(f"{self.folder / name}: cannot be read ({error}); {_WAY_OUT}") from error
         return taken
 
+    def release(self, name: str) -> None:
+        """Gives back the memory that holds what was read of a column; it is read again when it is wanted."""
+        if name in self._maps:
+            self._maps[name].madvise(mmap.MADV_DONTNEED)
+
     def check(self, name: str, rows: NDArray[np.int64] | None = None) -> None:
         """Compares the blocks that some rows are in, or all of a column, with their checksums.
 
@@ -177,8 +184,11 @@ class Shard:
             if column.chunk_rows:
                 if not _is_matrix(column):
                     raise OSError("the file is truncated")
-                # Private, so that torch takes it for an array like any other; nobody writes.
-                return np.asarray(np.memmap(column.path, column.dtype, mode="c", shape=column.shape))
+                with column.path.open("rb") as file:
+                    # Private, so that torch takes it for an array like any other; nobody writes.
+                    self._maps[name] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+                values = np.frombuffer(self._maps[name], column.dtype, math.prod(column.shape))
+                return values.reshape(column.shape)
             import zarr
 
             return zarr.open_array(self.folder / name, mode="r", zarr_format=3)
