@@ -12,14 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoview.config import AerialView
-from geoview.errors import ConfigError, EncoderMismatchError, IndexCorruptError, RegionError
+from geoview.errors import ConfigError, EncoderMismatchError, RegionError
 from geoview.geo import cells
 from geoview.geo.regions import Region
-from geoview.index import ann, store
+from geoview.index import store
 from geoview.index.fusion import Fusion, fused_codes, fused_queries, interpolated
-from geoview.index.manifest import AnnTable, Point, PrototypeEntry, ShardEntry
+from geoview.index.manifest import Point
+from geoview.index.proposals import Proposals, Selection, n_rows
 from geoview.index.prototypes import Prototypes
-from geoview.index.shards import Shard, file_checksum, folder_checksum
+from geoview.index.shards import Shard
+from geoview.index.soundness import damage_of_encoder, problems
 from geoview.models.encoder import CrossViewEncoder
 from geoview.topk import merged_top_k, top_k, top_k_of
 
@@ -28,7 +30,7 @@ __all__ = ["ALWAYS_EXACT", "CellIndex", "Hits"]
 # Rows taken at once: 16,384 x 1,024 in half precision are 32 MB.
 _READ_ROWS = 16_384
 # Codes that may stay in memory after they were looked up, and the bytes of a page.
-_GATHERED_BYTES = 2**25
+_GATHERED_BYTES = 2**26
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 # Candidates that are held at once, of all queries together.
 _CANDIDATES = 131_072
@@ -36,13 +38,9 @@ _CANDIDATES = 131_072
 _SAMPLE, _WORSE = 200, 0.05
 #: (row numbers, codes)
 Blocks = Iterator[tuple[NDArray[np.int64], NDArray[np.floating]]]
-#: (shard, its rows)
-Selection = list[tuple[int, slice | NDArray[np.int64]]]
 _NO_CELLS = np.empty(0, np.uint64)
 #: Fewer rows are scored one and all: faster than any detour, and exact.
 ALWAYS_EXACT = 50_000
-# Codes are rounded to half precision: a unit vector's norm may be off by this much.
-_NORM_TOLERANCE = 2e-3
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,8 @@ class CellIndex:
         self._first_row = np.cumsum([0, *(s.rows for s in self.manifest.shards)])
         self._shards: dict[int, Shard] = {}
         self._prototypes: dict[str, Shard] = {}
-        self._lists: ann.Lists | None = None
+        self._proposals: Proposals | None = None
+        self._selected: tuple[Region, Selection] | None = None
         self._floor_bytes = 0
 
     @classmethod
@@ -98,7 +97,7 @@ class CellIndex:
         """Lets go of the commit and of all files: what has been replaced since may be swept away."""
         self._shards.clear()
         self._prototypes.clear()
-        self._lists = None
+        self._proposals = None
         self._commit.close()
 
     def __enter__(self) -> Self:
@@ -176,7 +175,7 @@ class CellIndex:
         queries = self._fitting(queries, fusion)
         table, selection = self.manifest.ann, self._selection(region)
         tuned = table is not None and table.chosen.n_probe > 0 and (table.kappa, table.offset) == tuple(astuple(fusion))
-        if exact or table is None or not tuned or _n_rows(selection) <= ALWAYS_EXACT:
+        if exact or table is None or not tuned or n_rows(selection) <= ALWAYS_EXACT:
             rows, scores = top_k(queries, self._blocks(selection, fusion), k, device=device)
         else:
             rows, scores = self._proposed(queries, k, selection, fusion, table.chosen, device)
@@ -232,6 +231,7 @@ class CellIndex:
         self._commit.close()
         self._commit = store.Commit.open(self.path)
         self.manifest = self._commit.manifest
+        self._proposals = None
 
     def count(self, region: Region) -> int:
         """Returns how many codes lie in a region.
@@ -239,7 +239,7 @@ class CellIndex:
         Raises:
             RegionError: None does.
         """
-        return _n_rows(self._selection(region))
+        return n_rows(self._selection(region))
 
     def cell_ids(self) -> NDArray[np.uint64]:
         """Returns the cell of every row, (N,), ascending; a cell with several dates comes several times."""
@@ -282,47 +282,21 @@ class CellIndex:
         Returns:
             A line for each thing that is wrong, naming the file; empty for a sound index.
         """
-        problems = store.damage_of_commits(self.path)
+        found = problems(self.path, self.manifest)
         try:
             self.encoder()
-            folder, wanted = self.path / self.manifest.encoder["folder"], self.manifest.encoder.get("checksum")
-            if wanted is not None and folder_checksum(folder) != wanted:
-                problems.append(f"{folder}: a file is not what was written; its weights are, and it can be used")
+            found += damage_of_encoder(self.path, self.manifest)
         except (EncoderMismatchError, ValueError) as error:
-            problems.append(str(error))
-        for entry in self.manifest.shards:
-            try:
-                shard = store.open_shard(self.path, entry)
-                problems += shard.damage() or self._disorder(shard, entry)
-            except IndexCorruptError as error:
-                problems.append(str(error))
-        for table in self.manifest.prototypes.shards if self.manifest.prototypes else ():
-            try:
-                shard = store.open_prototypes(self.path, table)
-                problems += shard.damage() or self._disorder_of_prototypes(shard, table)
-            except IndexCorruptError as error:
-                problems.append(str(error))
-        return problems or self.damage_of_lists() or self._worse()
-
-    def damage_of_lists(self) -> list[str]:
-        """Returns a line for each file of the short codes and lists that is not what was written."""
-        table = self.manifest.ann
-        if table is None:
-            return []
-        files = {
-            self.path / table.codec_folder / ann.CODEC_FILE: table.codec_checksum,
-            self.path / table.lists_folder / ann.LISTS_FILE: table.lists_checksum,
-        }
-        changed = [path for path, wanted in files.items() if file_checksum(path) != wanted]
-        problems = [f"{path}: is not what was written; {ann.WAY_OUT}" for path in changed]
-        return problems + [line for entry in table.shards for line in store.damage_of_codes(self.path, entry)]
+            found.append(str(error))
+        return found or self._worse()
 
     def recall_of_rows(self) -> float:
         """Returns the share of the 10 rows most like each of some rows that the search finds which was chosen."""
         rows = np.unique(np.linspace(0, len(self) - 1, _SAMPLE).astype(np.int64))
         queries = self.codes_of(rows)[:, : self.manifest.dim].astype(np.float32)
         best = self.search(queries, 10, exact=True).row
-        found = self.search_at(self._table().chosen, queries, 10).row
+        assert self.manifest.ann is not None, "there is something to compare"
+        found = self.search_at(self.manifest.ann.chosen, queries, 10).row
         return float(np.mean([np.isin(one, other).mean() for one, other in zip(best, found, strict=True)]))
 
     def _worse(self) -> list[str]:
@@ -348,36 +322,6 @@ class CellIndex:
         """Returns a shard's column after comparing it with its checksums: a wrong cell would be a wrong place."""
         self._shard(number).check(name)
         return self._shard(number).read(name)
-
-    def _disorder(self, shard: Shard, entry: ShardEntry) -> list[str]:
-        """Checks what checksums cannot: order, place and norms."""
-        problems = []
-        parent = cells.from_tokens([entry.parent])
-        low, high = cells.range_min(parent)[0], cells.range_max(parent)[0]
-        ids, dates = shard.read("cell"), shard.read("date")
-        if len(ids):
-            if not np.array_equal(np.lexsort((dates, ids)), np.arange(len(ids))):
-                problems.append(f"{entry.folder}/cell: not in the order of (cell, date)")
-            if ids.min() < low or ids.max() > high or (cells.levels(ids) != self.level).any():
-                problems.append(f"{entry.folder}/cell: holds cells of another level or another shard")
-        for start in range(0, entry.rows, _READ_ROWS):
-            block = shard.take("aerial", slice(start, start + _READ_ROWS)).astype(np.float32)
-            wrong = np.flatnonzero(~(np.abs(np.linalg.norm(block, axis=1) - 1) <= _NORM_TOLERANCE))
-            if len(wrong):
-                problems.append(f"{entry.folder}/aerial: row {start + wrong[0]} is not a unit vector")
-        return problems
-
-    def _disorder_of_prototypes(self, shard: Shard, entry: PrototypeEntry) -> list[str]:
-        problems = []
-        parent = cells.from_tokens([entry.parent])
-        ids = shard.read("cell")
-        if (np.diff(ids) == 0).any() or not np.array_equal(ids, np.sort(ids)):
-            problems.append(f"{entry.folder}/cell: cells are not in order")
-        if len(ids) and (ids[0] < cells.range_min(parent)[0] or ids[-1] > cells.range_max(parent)[0]):
-            problems.append(f"{entry.folder}/cell: holds cells of another shard")
-        if not np.isfinite(shard.read("sum")).all() or not (shard.read("weight") > 0).all():
-            problems.append(f"{entry.folder}: a sum is not finite, or has no weight")
-        return problems
 
     def _fusion(self, kappa: float | Fusion | None) -> Fusion:
         fusion = self.fusion if kappa is None else kappa
@@ -436,6 +380,12 @@ class CellIndex:
         """
         if region is None:
             return [(i, slice(0, entry.rows)) for i, entry in enumerate(self.manifest.shards) if entry.rows]
+        # Photos come in batches, and ask for the same region again and again.
+        if self._selected is None or self._selected[0] is not region:
+            self._selected = region, self._inside(region)
+        return self._selected[1]
+
+    def _inside(self, region: Region) -> Selection:
         ranges = region.cell_ranges(self.level)
         parents = cells.from_tokens([s.parent for s in self.manifest.shards])
         lows, highs = cells.range_min(parents), cells.range_max(parents)
@@ -476,31 +426,17 @@ class CellIndex:
         device: str,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Scores what the lists propose, and all rows of shards that the lists do not know yet."""
-        table, lists = self._table(), self._opened_lists()
-        # Where each of the lists' shards begins in the lists, and where the same rows begin here.
-        starts = np.cumsum([0, *(entry.rows for entry in table.shards)])
-        number_of = {entry.parent: i for i, entry in enumerate(self.manifest.shards)}
-        here = np.full(len(table.shards), -1)
-        listed: dict[int, int] = {}
-        for i, entry in enumerate(table.shards):
-            number = number_of.get(entry.parent)
-            if number is not None and entry.of == self.manifest.coded(self.manifest.shards[number]):
-                here[i], listed[number] = self._first_row[number], int(starts[i])
-        wanted = np.zeros(len(lists), np.bool_)
-        for number, rows in selection:
-            if number in listed:
-                wanted[listed[number] :][rows] = True
-        mask = None if wanted.all() else wanted
+        if self._proposals is None:
+            self._proposals = Proposals.open(self.path, self.manifest, checked=self._checked)
+        mask = self._proposals.mask(selection)
         n = k * point.k_factor
         best = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
         step = max(1, _CANDIDATES // n)
         for part in (slice(i, i + step) for i in range(0, len(queries), step)):
-            found = lists.candidates(queries[part], n, point.n_probe, mask)
-            of = (np.searchsorted(starts, found, "right") - 1).clip(min=0)
-            candidates = np.where(found < 0, -1, found - starts[of] + here[of])
+            candidates = self._proposals.candidates(queries[part], n, point.n_probe, mask)
             best[0][part], best[1][part] = top_k_of(queries[part], candidates, self.codes_of, k, device=device)
             self._trim()
-        rest = [(number, rows) for number, rows in selection if number not in listed]
+        rest = self._proposals.unknown(selection)
         if rest:
             best = merged_top_k(best, top_k(queries, self._blocks(rest, fusion), k, device=device))
         return best
@@ -515,20 +451,6 @@ class CellIndex:
             for shard in self._shards.values():
                 shard.release("aerial")
             self._floor_bytes = _file_bytes()
-
-    def _table(self) -> AnnTable:
-        assert self.manifest.ann is not None, "callers look"
-        return self.manifest.ann
-
-    def _opened_lists(self) -> ann.Lists:
-        if self._lists is None:
-            folder = self.path / self._table().lists_folder
-            if self._checked and file_checksum(folder / ann.LISTS_FILE) != self._table().lists_checksum:
-                raise IndexCorruptError(f"{folder / ann.LISTS_FILE}: is not what was written; {ann.WAY_OUT}")
-            self._lists = ann.Lists.open(folder)
-            if len(self._lists) != self._table().n_rows:
-                raise IndexCorruptError(f"{folder / ann.LISTS_FILE}: has another number of rows; {ann.WAY_OUT}")
-        return self._lists
 
     def _gathered(self, rows: NDArray[np.int64]) -> NDArray[np.floating]:
         """Returns the aerial codes of rows in any order, (n, dim)."""
@@ -548,10 +470,6 @@ class CellIndex:
             self._shard(shard).check("cell", at)
             found[here] = self._shard(shard).read("cell")[at]
         return found
-
-
-def _n_rows(selection: Selection) -> int:
-    return sum(rows.stop - rows.start if isinstance(rows, slice) else len(rows) for _, rows in selection)
 
 
 def _file_bytes() -> int:

@@ -24,6 +24,7 @@ from geoview.index import ann, store
 from geoview.index.cell_index import ALWAYS_EXACT, CellIndex
 from geoview.index.manifest import AnnEntry, AnnTable, Manifest, Point
 from geoview.index.shards import file_checksum
+from geoview.index.soundness import damage_of_lists
 
 __all__ = ["refresh", "repair", "tune"]
 
@@ -130,7 +131,7 @@ def repair(path: str | Path) -> list[str]:
         table = manifest.ann
         if table is None:
             return []
-        damage = index.damage_of_lists()
+        damage = damage_of_lists(out, table)
         if damage:
             if file_checksum(out / table.codec_folder / ann.CODEC_FILE) != table.codec_checksum:
                 raise IndexCorruptError(

@@ -8,6 +8,7 @@ import zarr
 
 from geoview.errors import IndexCorruptError
 from geoview.index import shards
+from geoview.index.cell_index import _file_bytes
 from geoview.index.shards import Shard, write_shard
 
 DIM = 8
@@ -21,6 +22,7 @@ def columns(n, m=3):
         "date": rng.integers(0, 2**31, n).astype(np.int32),
         "sum": rng.normal(size=(m, 2)).astype(np.float32),
         "count": np.arange(m, dtype=np.uint32),
+        "short": rng.integers(0, 256, (n, 3)).astype(np.uint8),
     }
 
 
@@ -56,6 +58,26 @@ def test_rows_are_taken_by_number_in_any_order(tmp_path, compressed):
     assert np.array_equal(shard.take("code", slice(100, 200)), content["code"][100:200])
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+def test_what_was_released_is_read_again(tmp_path, compressed):
+    content, opened = written(tmp_path / "shard", 9000, compressed=compressed)
+    shard = opened()
+    before = shard.read("code")
+    for name in ("code", "cell", "date"):
+        shard.release(name)
+        assert np.array_equal(shard.read(name), content[name])
+    assert np.array_equal(before, content["code"])
+
+
+def test_releasing_gives_memory_back(tmp_path):
+    codes = np.random.default_rng(0).normal(size=(65_536, 256)).astype(np.float16)  # 32 MB
+    shard = Shard.open(tmp_path / "shard", {"code": len(codes)}, write_shard(tmp_path / "shard", {"code": codes}))
+    assert np.array_equal(shard.read("code"), codes)
+    held = _file_bytes()
+    shard.release("code")
+    assert _file_bytes() < held - 30e6
+
+
 @pytest.mark.parametrize("n", [5, 4096, 9000])
 def test_a_shard_is_plain_zarr_whose_file_is_the_matrix(tmp_path, n):
     content, opened = written(tmp_path / "shard", n)
@@ -74,7 +96,7 @@ def test_a_shard_is_plain_zarr_whose_file_is_the_matrix(tmp_path, n):
 def test_a_flipped_bit_anywhere_in_a_shard_is_told(tmp_path, compressed):
     _, opened = written(tmp_path / "shard", 5, compressed=compressed)
     files = sorted(p for p in (tmp_path / "shard").rglob("*") if p.is_file())
-    assert len(files) == 2 * 5 + 1
+    assert len(files) == 2 * 6 + 1
     silent = []
     for path in files:
         sound = path.read_bytes()

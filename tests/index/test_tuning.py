@@ -17,6 +17,7 @@ from geoview.index.fusion import Fusion
 from geoview.index.ground import prototype_shards
 from geoview.index.manifest import Point, PrototypeTable
 from geoview.index.prototypes import Photo, Speech
+from geoview.index.soundness import damage_of_lists
 from geoview.index.upkeep import remove_region, vacuum
 
 CENTRE_DEG = (34.0330513, -117.5495846)  # a corner of four shards
@@ -108,6 +109,23 @@ def test_a_region_is_its_rows_and_no_others(tuned):
         hits = index.search(queries(), 10, region=region)
         assert np.isin(hits.cell_id, region.cells(16)).all()
     assert recall(tuned, hits, region=region) > 0.8
+
+
+def test_memory_that_is_given_back_changes_no_answer(tuned, monkeypatch):
+    with CellIndex.open(tuned) as index:
+        kept = index.search(queries(), 10)
+    monkeypatch.setattr(cell_index, "_GATHERED_BYTES", -(2**40))
+    with CellIndex.open(tuned) as index:
+        assert np.array_equal(index.search(queries(), 10).row, kept.row)
+        assert np.array_equal(index.search(queries(), 10).score, kept.score)
+
+
+def test_one_region_after_another_is_searched(tuned):
+    east, west = (Region.disc((CENTRE_DEG[0], CENTRE_DEG[1] + shift), 2000.0) for shift in (0.02, -0.02))
+    with CellIndex.open(tuned) as index:
+        for region in (east, west, east):
+            assert np.isin(index.search(queries(), 10, region=region).cell_id, region.cells(16)).all()
+        assert len(np.unique(index.search(queries(), 10).cell_id)) > 50
 
 
 def test_a_small_region_is_searched_exactly(tuned):
@@ -210,7 +228,7 @@ def test_vacuum_keeps_what_a_tuned_index_needs(tuned):
     vacuum(tuned)
     with CellIndex.open(tuned) as index:
         assert index.search(queries(), 10).row.min() >= 0
-        assert not index.damage_of_lists()
+        assert not damage_of_lists(tuned, index.manifest.ann)
 
 
 def with_photos(folder):
@@ -272,21 +290,15 @@ def test_damage_is_found_named_and_repaired(tuned, what):
     with CellIndex.open(tuned) as index:
         table = index.manifest.ann
         entry = table.shards[1]
-        damaged = (
-            tuned / table.lists_folder / LISTS_FILE
-            if what == "lists"
-            else tuned / entry.folder / "code" / "c" / "0" / "0"
-        )
-        flip(damaged)
-        assert [
-            line for line in index.damage_of_lists() if str(damaged.parent if what == "lists" else entry.folder) in line
-        ]
+        folder = table.lists_folder if what == "lists" else entry.folder
+        flip(tuned / folder / (LISTS_FILE if what == "lists" else "code/c/0/0"))
+        assert [line for line in damage_of_lists(tuned, table) if str(folder) in line]
     if what == "lists":
         with CellIndex.open(tuned, checked=True) as index, pytest.raises(IndexCorruptError, match="--repair"):
             index.search(queries(), 10)
     assert tuning.repair(tuned)
     with CellIndex.open(tuned, checked=True) as index:
-        assert not index.damage_of_lists()
+        assert not damage_of_lists(tuned, index.manifest.ann)
         assert recall(tuned, index.search(queries(), 10)) > 0.85
     assert not tuning.repair(tuned)
 
