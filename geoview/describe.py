@@ -60,12 +60,13 @@ def describe_index(path: Path) -> dict[str, Any]:
         "cells": table.n_rows,
         "photos": table.n_photos,
     }
-    size_bytes = sum(
-        f.stat().st_size
-        for s in (*index.manifest.shards, *(table.shards if table else ()))
-        for f in (path / s.folder).rglob("*")
-        if f.is_file()
-    )
+    ann = index.manifest.ann
+    if ann is not None:
+        manifest["ann"]["shards"] = len(ann.shards)
+        manifest["ann"]["rows"] = ann.n_rows
+    folders = [s.folder for part in (index.manifest, table, ann) if part for s in part.shards]
+    folders += [ann.lists_folder] if ann else []
+    size_bytes = sum(f.stat().st_size for folder in folders for f in (path / folder).rglob("*") if f.is_file())
     extent = index.extent_deg()
     return {
         "kind": "index",

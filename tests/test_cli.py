@@ -242,6 +242,10 @@ def test_an_index_is_tuned_searched_damaged_and_repaired(capsys, tmp_path, index
     said = json.loads(capsys.readouterr().out)
     assert said["chosen"]["n_probe"] > 0
     assert said["chosen"] in said["measured"]
+    assert main(["index", "info", str(folder)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["ann"]["chosen"] == said["chosen"]
+    assert told["ann"]["rows"] == told["codes"]
     words = ["locate", str(tmp_path / "a.png"), "--index", str(folder)]
     assert answered(capsys, *words)[1] == answered(capsys, *words, "--exact")[1]
     (lists,) = folder.glob("ann/*/lists/*/lists.faiss")
