@@ -3,9 +3,10 @@
 python benchmarks/frontier.py --work DIR [--rows 1000000] [--methods geoview ...] [--region_share 0]
 
 Vectors are drawn: 300 groups of 30,000 clusters of very different size, with a spectrum that falls off as that of
-learnt embeddings does; queries are further from the clusters than rows are. Time is CPU time of one thread, memory is
-what a process holds after all searches beyond what it held before it opened the index, pages of mapped files that were
-read included. Peers that are not installed are left out and named.
+learnt embeddings does; queries are further from the clusters than rows are. Time is CPU time of one thread. Memory is
+what a process holds after a run, and those before it with quicker settings, beyond what it held before it opened the
+index; pages of mapped files that were read are included, and those of mapped rows, which the kernel takes back when it
+has a better use for them, also told apart. Peers that are not installed are left out and named.
 """
 
 from __future__ import annotations
@@ -110,12 +111,20 @@ def geoview(memory_share: float) -> Method:
         return lambda queries, k, at: index.search_at(Point(*at, 0.0, 0.0), queries, k).row
 
     def load() -> None:
-        from geoview.index import ann, cell_index, tuning
-        from geoview.topk import top_k
+        import tempfile
 
-        zeros = np.zeros((1000, DIM), np.float32)
-        top_k(zeros, [(np.arange(1000), zeros)], 10)
-        del ann, cell_index, tuning
+        from geoview.index import cell_index, tuning
+        from geoview.index.ann import Codec, Lists
+        from geoview.topk import top_k, top_k_of
+
+        rows = np.eye(DIM, dtype=np.float32).repeat(4, axis=0)
+        top_k(rows, [(np.arange(len(rows)), rows)], 10)
+        top_k_of(rows, np.tile(np.arange(500), (len(rows), 1)), rows.__getitem__, 10)
+        with tempfile.TemporaryDirectory() as folder:
+            codec = Codec.train(rows, 16, 2, seed=0)
+            codec.lay_out([codec.encode(rows)], Path(folder))
+            Lists.open(Path(folder)).candidates(rows, 10, 4)
+        del cell_index, tuning
 
     return Method(load, build, opened, grid([2, 4, 10, 20]))
 
@@ -332,10 +341,16 @@ METHODS: dict[str, Callable[[], Method]] = {
 }
 
 
-def held_mb() -> float:
-    """Returns what this process holds: its own memory, and the pages of mapped files that it has read."""
-    fields = (line.split() for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:])
-    return next(int(field[1]) / 1024 for field in fields if field[0] == "Rss:")
+def held_mb() -> tuple[float, float]:
+    """Returns what this process holds, pages of mapped files that it has read included, and how much of it are rows."""
+    total, of_rows, in_rows = 0, 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if line.startswith("Rss:"):
+            total += int(line.split()[1])
+            of_rows += int(line.split()[1]) * in_rows
+        elif "-" in line.split(maxsplit=1)[0]:
+            in_rows = "/shards/" in line
+    return total / 1024, of_rows / 1024
 
 
 def measured(name: str, work: Path) -> Iterator[dict[str, Any]]:
@@ -352,7 +367,7 @@ def measured(name: str, work: Path) -> Iterator[dict[str, Any]]:
         return  # searched by another process, whose memory knows nothing of this
     queries, truth = np.load(work / "queries.npy"), np.load(work / "truth.npy")
     method.load()  # a library's own code is no memory of an index
-    before = held_mb()
+    before_mb, _ = held_mb()
     search = method.open(folder)
     runs = []
     for k in KS:
@@ -370,14 +385,15 @@ def measured(name: str, work: Path) -> Iterator[dict[str, Any]]:
             assert found is not None
             recall = float(np.mean([np.isin(a, b).mean() for a, b in zip(truth[:, :k], found, strict=True)]))
             run = {"k": k, "setting": setting, "recall": round(recall, 4)}
-            runs.append(
-                run | {"qps": round(len(queries) / min(cpu_s)), "one_ms": round(1e3 * float(np.median(single_s)), 3)}
-            )
+            held, rows_mb = held_mb()
+            run |= {"qps": round(len(queries) / min(cpu_s)), "one_ms": round(1e3 * float(np.median(single_s)), 3)}
+            run |= {"memory_mb": round(held - before_mb), "of_which_mapped_rows_mb": round(rows_mb)}
+            runs.append(run)
             if recall > 0.999:
                 break
         yield {"method": name, "k": k, "runs": [run for run in runs if run["k"] == k]}
     built = json.loads(record.read_text())
-    yield {"method": name, "memory_mb": round(held_mb() - before), **built}
+    yield {"method": name, **built}
 
 
 def at_recall(runs: list[dict[str, Any]], wanted: float) -> dict[str, Any] | None:
@@ -446,9 +462,13 @@ def print_one(name: str, result: dict[str, Any]) -> None:
         runs = [run for run in result["runs"] if run["k"] == k]
         best = [at_recall(runs, wanted) for wanted in (0.9, 0.95, 0.99)]
         said = "  ".join(
-            "-" if run is None else f"{run['qps']:>7,} ({run['recall']:.3f}, {run['one_ms']} ms)" for run in best
+            "-"
+            if run is None
+            else f"{run['qps']:,} at {run['recall']:.3f} ({run['one_ms']} ms, {run['memory_mb']} MiB, "
+            f"{run['of_which_mapped_rows_mb']} of rows)"
+            for run in best
         )
-        print(f"{name:24} k={k:<4} {said}  {result['memory_mb']} MiB, built {result['build_cpu_s']} CPU s", flush=True)
+        print(f"{name:24} k={k:<4} {said}; built {result['build_cpu_s']} CPU s", flush=True)
 
 
 if __name__ == "__main__":

@@ -128,7 +128,7 @@ def worlds(encoder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
                 )
                 for name, weights in (("encoder", encoder), ("untrained", untrained))
             }  # fmt: skip
-            found, check = guarded(indexes["encoder"], indexes["untrained"], region.reference, region.photos, arguments)
+            found, check = guarded(*indexes.values(), region.reference, region.photos, folder, arguments)
             rows += tell({**about, **row} for row in found)
             checks.append({**about, **check})
     return {
@@ -181,7 +181,7 @@ def naip(encoder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             naip_index(chips, weights, index_folder(folder, name, weights, arguments.level), arguments)
             for name, weights in (("encoder", encoder), ("untrained", untrained))
         ]
-        found, check = guarded(*indexes, chips, photos, arguments)
+        found, check = guarded(*indexes, chips, photos, folder, arguments)
         rows += tell({"city": city, "role": role, **row} for row in found)
         checks.append({"city": city, "role": role, **check})
     return {
@@ -193,17 +193,25 @@ def naip(encoder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def guarded(
-    index: CellIndex, untrained: CellIndex, imagery: Path, photos: list[PhotoQuery], arguments: argparse.Namespace
+    index: CellIndex,
+    untrained: CellIndex,
+    imagery: Path,
+    photos: list[PhotoQuery],
+    folder: Path,
+    arguments: argparse.Namespace,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Returns a row for each method and kind of photo, and whether what the files say changes answers."""
+    """Returns a row for each method and kind of photo, and whether what the files say changes answers.
+
+    Changed photos are written to the region's own folder: several regions may be measured at once.
+    """
     methods: dict[str, Answers] = {
         "encoder": locate_unaided(index, photos, running(arguments)),
         "untrained": locate_unaided(untrained, photos, running(arguments)),
         "colour histogram": histogram_answers(index, tiles.open_source(str(imagery)), photos),
-        **{f"above {d:g} deg": locate_above(d, index, photos, running(arguments), arguments.work) for d in SKY_DEG},
+        **{f"above {d:g} deg": locate_above(d, index, photos, running(arguments), folder) for d in SKY_DEG},
         "by lot": by_lot(index, len(photos)),
     }
-    return scored(index, photos, methods), metadata_check(index, photos, running(arguments), arguments.work)
+    return scored(index, photos, methods), metadata_check(index, photos, running(arguments), folder)
 
 
 def scored(index: CellIndex, photos: list[PhotoQuery], methods: dict[str, Answers]) -> list[dict[str, Any]]:

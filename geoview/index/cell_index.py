@@ -29,8 +29,8 @@ __all__ = ["ALWAYS_EXACT", "CellIndex", "Hits"]
 
 # Rows taken at once: 16,384 x 1,024 in half precision are 32 MB.
 _READ_ROWS = 16_384
-# Codes that may stay in memory after they were looked up, and the bytes of a page.
-_GATHERED_BYTES = 2**26
+# Codes that may stay mapped after they were looked up: to map a row again takes longer than to score it.
+_GATHERED_BYTES = 2**30
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 # Candidates that are held at once, of all queries together.
 _CANDIDATES = 131_072
