@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, astuple, dataclass, replace
@@ -178,7 +179,10 @@ class CellIndex:
         if exact or table is None or not tuned or n_rows(selection) <= ALWAYS_EXACT:
             rows, scores = top_k(queries, self._blocks(selection, fusion), k, device=device)
         else:
-            rows, scores = self._proposed(queries, k, selection, fusion, table.chosen, device)
+            # Of as many lists, a region's rows fill a part: as many of its rows are looked through as of all.
+            lists = math.ceil(table.chosen.n_probe * len(self) / n_rows(selection))
+            point = replace(table.chosen, n_probe=lists)
+            rows, scores = self._proposed(queries, k, selection, fusion, point, device)
         return Hits(self._cell_ids(rows), rows, scores)
 
     def search_at(
