@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from geoview.config import AerialView
@@ -21,6 +22,7 @@ from geoview.index.fusion import Fusion, fused_codes, fused_queries, interpolate
 from geoview.index.manifest import Point
 from geoview.index.proposals import Proposals, Selection, n_rows
 from geoview.index.prototypes import Prototypes
+from geoview.index.scan import scan
 from geoview.index.shards import Shard
 from geoview.index.soundness import damage_of_encoder, problems
 from geoview.models.encoder import CrossViewEncoder
@@ -177,7 +179,7 @@ class CellIndex:
         table, selection = self.manifest.ann, self._selection(region)
         tuned = table is not None and table.chosen.n_probe > 0 and (table.kappa, table.offset) == tuple(astuple(fusion))
         if exact or table is None or not tuned or n_rows(selection) <= ALWAYS_EXACT:
-            rows, scores = top_k(queries, self._blocks(selection, fusion), k, device=device)
+            rows, scores = self._compared(queries, k, selection, fusion, device)
         else:
             # Of as many lists, a region's rows fill a part: as many of its rows are looked through as of all.
             lists = math.ceil(table.chosen.n_probe * len(self) / n_rows(selection))
@@ -419,6 +421,28 @@ class CellIndex:
         if self._checked:
             shard.check("aerial", rows)
         return shard.take("aerial", rows)
+
+    def _compared(
+        self, queries: NDArray[np.floating], k: int, selection: Selection, fusion: Fusion, device: str
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Scores all rows of a selection."""
+        if len(queries) == 1 and not fusion.kappa and device == "cpu" and n_rows(selection) == len(self):
+            found = self._scanned(queries[0], k)
+            if found is not None:
+                return found[0][None], found[1][None]
+        return top_k(queries, self._blocks(selection, fusion), k, device=device)
+
+    def _scanned(self, query: NDArray[np.floating], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
+        """Scores all rows for one query; None where that takes a closer look, or shards are not plain."""
+        blocks = []
+        for number, entry in enumerate(self.manifest.shards):
+            shard = self._shard(number)
+            if not shard.is_plain("aerial"):
+                return None
+            if self._checked:
+                shard.check("aerial")
+            blocks += [shard.take("aerial", slice(0, entry.rows))] if entry.rows else []
+        return scan(query, blocks, k, num_workers=torch.get_num_threads()) if blocks else None
 
     def _proposed(
         self,

@@ -129,6 +129,10 @@ class Shard:
             raise IndexCorruptError(f"{self.folder / name}: cannot be read ({error}); {_WAY_OUT}") from error
         return taken
 
+    def is_plain(self, name: str) -> bool:
+        """Tells whether a column is the matrix as it lies in its file, and is mapped."""
+        return isinstance(self.read(name), np.ndarray) and (name in self._maps or not self.rows[name])
+
     def release(self, name: str) -> None:
         """Gives back the memory that holds what was read of a column; it is read again when it is wanted."""
         if name in self._maps:
