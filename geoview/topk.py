@@ -11,11 +11,11 @@ from torch import Tensor
 
 __all__ = ["merged_top_k", "top_k", "top_k_of"]
 
-# Rows a product: 16,384 x 1,024 scores are 64 MB, small beside any index and large enough for the matrix units.
-_ROWS = 16_384
+# Rows a product: 4,096 x 1,024 scores are 16 MB, which stay in the processor's cache until they have been looked at.
+_ROWS = 4_096
 _QUERIES = 1_024
 # Elements that are made float32 at once: they are multiplied while they are in the processor's cache.
-_CONVERTED = 2**18
+_CONVERTED = 2**20
 # Products whose largest is looked at in place of all.
 _GROUP = 64
 # Candidates that are scored at once: their vectors stay in the processor's cache.
