@@ -32,6 +32,8 @@ __all__ = ["ALWAYS_EXACT", "CellIndex", "Hits"]
 
 # Rows taken at once: 16,384 x 1,024 in half precision are 32 MB.
 _READ_ROWS = 16_384
+# How many times the candidates the rows must be, or scoring all of them is less work.
+_WORTH_IT = 8
 # Codes that may stay mapped after they were looked up: to map a row again takes longer than to score it.
 _GATHERED_BYTES = 2**30
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -155,7 +157,7 @@ class CellIndex:
         """Finds the cells whose codes have the largest inner products with the queries.
 
         An index that was tuned looks through a part of its codes, and finds what it was tuned to find; one that was
-        not, small regions and another kappa are searched exactly.
+        not, small regions, large k and another kappa are searched exactly.
 
         Args:
             queries: (Q, dim) embeddings of this index's encoder.
@@ -178,7 +180,8 @@ class CellIndex:
         queries = self._fitting(queries, fusion)
         table, selection = self.manifest.ann, self._selection(region)
         tuned = table is not None and table.chosen.n_probe > 0 and (table.kappa, table.offset) == tuple(astuple(fusion))
-        if exact or table is None or not tuned or n_rows(selection) <= ALWAYS_EXACT:
+        few = ALWAYS_EXACT if table is None else max(ALWAYS_EXACT, _WORTH_IT * k * table.chosen.k_factor)
+        if exact or table is None or not tuned or n_rows(selection) <= few:
             rows, scores = self._compared(queries, k, selection, fusion, device)
         else:
             # Of as many lists, a region's rows fill a part: as many of its rows are looked through as of all.
