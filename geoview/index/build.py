@@ -6,11 +6,12 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 from zipfile import BadZipFile
@@ -380,10 +381,18 @@ class _Build:
     def _shard(self, parent: np.uint64, token: str, bar: tqdm[Any]) -> ShardEntry:
         ids = _cells_under(parent, self.ranges, self.config.level)
         journal = self.out / "build" / token
-        parts = [
-            self._block(ids[start : start + _BLOCK_CELLS], journal / f"{start:06d}.npz", bar)
-            for start in range(0, len(ids), _BLOCK_CELLS)
-        ]
+        starts = range(0, len(ids), _BLOCK_CELLS)
+        blocks = [(ids[start : start + _BLOCK_CELLS], journal / f"{start:06d}.npz") for start in starts]
+        finished = [_read_block(path, block) for block, path in blocks]
+        left = [block for (block, _), part in zip(blocks, finished, strict=True) if part is None]
+        parts: list[store.Rows] = []
+        with closing(self._chips(left)) as chips:
+            for (block, path), part in zip(blocks, finished, strict=True):
+                if part is None:
+                    parts.append(self._encoded(block, path, islice(chips, len(block)), bar))
+                else:
+                    parts.append(part)
+                    bar.update(len(block))
         rows = store.Rows.concatenate(parts)
         for before in self.base.shards if self.base else ():
             if before.parent == token:
@@ -393,33 +402,35 @@ class _Build:
         remove_folder(journal)
         return entry
 
-    def _block(self, ids: NDArray[np.uint64], path: Path, bar: tqdm[Any]) -> store.Rows:
-        rows = _read_block(path, ids)
-        if rows is None:
-            rows = self._encode(ids, bar)
-            write_json(self.out / "build" / "skipped.json", self._skipped())
-            arrays: dict[str, Any] = {f.name: getattr(rows, f.name) for f in fields(rows)}
-            with write_binary(path) as file:
-                np.savez(file, **arrays)
-        else:
-            bar.update(len(ids))
+    def _chips(self, blocks: Sequence[NDArray[np.uint64]]) -> Generator[tiles.Chip | None]:
+        """Yields the chips of cells, None where there is no imagery; ahead of the encoder, across blocks too."""
+        if self.source is None or not blocks:  # without imagery there are no cells to encode
+            return
+        yield from read_ahead(
+            _Chips(self.source, self.encoder.aerial).cut,
+            cells.centers_deg(np.concatenate(blocks)),
+            num_workers=self.config.num_workers,
+            depth=2 * self.config.batch_size,
+        )
+
+    def _encoded(
+        self, ids: NDArray[np.uint64], path: Path, chips: Iterator[tiles.Chip | None], bar: tqdm[Any]
+    ) -> store.Rows:
+        """Encodes a block, and keeps it in the journal."""
+        rows = self._encode(ids, chips, bar)
+        write_json(self.out / "build" / "skipped.json", self._skipped())
+        arrays: dict[str, Any] = {f.name: getattr(rows, f.name) for f in fields(rows)}
+        with write_binary(path) as file:
+            np.savez(file, **arrays)
         return rows
 
-    def _encode(self, ids: NDArray[np.uint64], bar: tqdm[Any]) -> store.Rows:
-        assert self.source is not None, "without imagery there are no cells to encode"
-        chips = _Chips(self.source, self.encoder.aerial)
+    def _encode(self, ids: NDArray[np.uint64], chips: Iterator[tiles.Chip | None], bar: tqdm[Any]) -> store.Rows:
         coverage = np.zeros(len(ids), np.float16)
         dates = np.zeros(len(ids), np.int32)
         kept: list[int] = []
 
         def covered() -> Iterator[tiles.Chip]:
-            cut = read_ahead(
-                chips.cut,
-                cells.centers_deg(ids),
-                num_workers=self.config.num_workers,
-                depth=2 * self.config.batch_size,
-            )
-            for i, chip in enumerate(cut):
+            for i, chip in enumerate(chips):
                 bar.update()
                 if chip is None:
                     continue
