@@ -113,10 +113,10 @@ def geoview(memory_share: float) -> Method:
     def load() -> None:
         import tempfile
 
-        from geoview.index import cell_index, tuning
         from geoview.index.ann import Codec, Lists
         from geoview.topk import top_k, top_k_of
 
+        importlib.import_module("geoview.index.cell_index")
         rows = np.eye(DIM, dtype=np.float32).repeat(4, axis=0)
         top_k(rows, [(np.arange(len(rows)), rows)], 10)
         top_k_of(rows, np.tile(np.arange(500), (len(rows), 1)), rows.__getitem__, 10)
@@ -124,7 +124,6 @@ def geoview(memory_share: float) -> Method:
             codec = Codec.train(rows, 16, 2, seed=0)
             codec.lay_out([codec.encode(rows)], Path(folder))
             Lists.open(Path(folder)).candidates(rows, 10, 4)
-        del cell_index, tuning
 
     return Method(load, build, opened, grid([2, 4, 10, 20]))
 

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 __all__ = ["scan"]
 
+# Offsets stand for the rows: FAISS reads no numbers then.
+_NO_IDS = np.empty(0, np.int64)
+
 
 def scan(
     query: NDArray[np.floating], blocks: Sequence[NDArray[np.float16]], k: int, *, num_workers: int
@@ -20,7 +23,7 @@ def scan(
 
     Args:
         query: (D,) vector.
-        blocks: (n, D) rows each, contiguous; numbered through all blocks.
+        blocks: (n, D) rows each, contiguous, one block at least; numbered through all blocks.
         k: Rows to find.
         num_workers: Threads, each of which takes a block at a time.
 
@@ -44,9 +47,8 @@ def scan(
 
     with ThreadPoolExecutor(num_workers) as pool:
         found = list(pool.map(best, blocks))
-    rows = np.concatenate(
-        [np.where(each >= 0, each + first, -1) for (each, _), first in zip(found, firsts, strict=False)]
-    )
+    numbered = zip(found, firsts[:-1], strict=True)
+    rows = np.concatenate([np.where(each >= 0, each + first, -1) for (each, _), first in numbered])
     scores = np.concatenate([each for _, each in found])
     if not np.isfinite(scores[rows >= 0]).all():
         return None
@@ -54,15 +56,7 @@ def scan(
     last = scores[order[-1]]
     if any((each == last).any() and (which >= 0).all() and each.min() == last for which, each in found):
         return None
-    missing = k - len(order)
-    return (
-        np.concatenate([rows[order], np.full(missing, -1)]),
-        np.concatenate([scores[order], np.full(missing, -np.inf, np.float32)]),
-    )
-
-
-# Offsets stand for the rows: FAISS reads no numbers then.
-_NO_IDS = np.empty(0, np.int64)
+    return rows[order], scores[order]
 
 
 def _scanner(dim: int) -> Any:

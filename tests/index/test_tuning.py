@@ -247,11 +247,16 @@ def with_photos(folder):
         store.commit(folder, replace(manifest, prototypes=table, fusion=fusion))
 
 
-def test_prototypes_are_in_the_codes_and_another_kappa_is_exact(plain, tmp_path):
-    folder = tmp_path / "index"
-    shutil.copytree(plain, folder)
-    with_photos(folder)
-    tuning.tune(folder, WISH)
+@pytest.fixture
+def tuned_with_photos(plain, tmp_path):
+    shutil.copytree(plain, tmp_path / "index")
+    with_photos(tmp_path / "index")
+    tuning.tune(tmp_path / "index", WISH)
+    return tmp_path / "index"
+
+
+def test_prototypes_are_in_the_codes_and_another_kappa_is_exact(tuned_with_photos):
+    folder = tuned_with_photos
     with CellIndex.open(folder) as index:
         assert index.manifest.ann.kappa == 0.5
         assert recall(folder, index.search(queries(), 10)) > 0.8
@@ -268,11 +273,8 @@ def test_lists_made_before_photos_counted_are_not_used_when_they_do(tuned, caplo
     assert recall(tuned, hits) == 1
 
 
-def test_codes_follow_the_photos_that_come_later(plain, tmp_path):
-    folder = tmp_path / "index"
-    shutil.copytree(plain, folder)
-    with_photos(folder)
-    tuning.tune(folder, WISH)
+def test_codes_follow_the_photos_that_come_later(tuned_with_photos):
+    folder = tuned_with_photos
     with store.writing(folder) as manifest:
         kept = manifest.prototypes.shards[1:]
         assert kept
