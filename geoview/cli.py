@@ -283,6 +283,7 @@ def _build(arguments: Namespace) -> int:
     from geoview.evaluate.fusion import fit_fusion
     from geoview.index.build import build_index
     from geoview.models.encoder import CrossViewEncoder
+    from geoview.models.prototypes import LearntPrototypes
 
     source = tiles.open_source(config.imagery)
     region = _region(config.region)
@@ -293,6 +294,7 @@ def _build(arguments: Namespace) -> int:
         config.out,
         config,
         photos=find_queries(config.photos),
+        prototypes=None if config.prototypes is None else LearntPrototypes.open(config.prototypes),
         fit=partial(fit_fusion, config=config),
     )
     return _told(config.out, index.manifest, index.manifest.skipped_sources, index.manifest.skipped_photos)

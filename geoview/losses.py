@@ -7,8 +7,21 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-__all__ = ["decoupled_info_nce", "gathered", "info_nce", "multi_similarity"]
+__all__ = [
+    "decoupled_info_nce",
+    "gathered",
+    "info_nce",
+    "multi_similarity",
+    "prototype_info_nce",
+    "prototype_multi_similarity",
+]
+
+# Prototypes whose logits are held at once; they are computed again for the gradient.
+_PROTOTYPES = 65_536
+# A logit that never counts; infinity would make gradients of empty sums undefined.
+_NEVER = -1e9
 
 
 def gathered(x: Tensor) -> Tensor:
@@ -186,3 +199,72 @@ def multi_similarity(
             return (pulled + pushed).mean()
 
         return (half(likeness, negatives) + half(likeness.T, negatives.T)) / 2
+
+
+def prototype_info_nce(
+    embedding: Tensor, own: Tensor, others: Tensor, logit_scale: Tensor, *, ignore: Tensor
+) -> Tensor:
+    """Cross entropy of finding each embedding's own prototype among those of a table, which processes share out.
+
+    -log(e^(s x.p) / (e^(s x.p) + sum_n e^(s x.n))) with s = exp(logit_scale), the mean over the batch. Each process
+    sums over the prototypes that it holds; the sums of all are added up, with gradient.
+
+    Args:
+        embedding: (B, D) unit vectors of all processes.
+        own: (B, D) unit vectors: what the prototypes say where each embedding is of.
+        others: (n, D) unit vectors: the prototypes that this process compares with.
+        logit_scale: Scalar, logarithm of the inverse temperature.
+        ignore: (B, n) bool: prototypes that are no negatives of an embedding.
+
+    Returns:
+        Scalar loss, float32.
+    """
+    with torch.autocast(embedding.device.type, enabled=False):
+        scale = logit_scale.float().exp()
+        match = scale * (embedding.float() * own.float()).sum(dim=1)
+        return F.softplus(_log_sum_exp(scale * embedding.float(), others.float(), ignore) - match).mean()
+
+
+def prototype_multi_similarity(
+    embedding: Tensor,
+    own: Tensor,
+    others: Tensor,
+    *,
+    alpha: float = 1.0,
+    beta: float = 50.0,
+    base: float = 0.0,
+    ignore: Tensor,
+) -> Tensor:
+    """Multi-similarity loss of embeddings and the prototypes of a table, which processes share out.
+
+    log(1 + e^(-alpha (x.p - base))) / alpha + log(1 + sum_n e^(beta (x.n - base))) / beta, without a miner: the sum is
+    ruled by the hardest anyway (Wang et al., CVPR 2019; defaults as in `multi_similarity`).
+
+    Args:
+        embedding: As for `prototype_info_nce`.
+        own: As for `prototype_info_nce`.
+        others: As for `prototype_info_nce`.
+        alpha: Weight of the own prototype.
+        beta: Weight of the others.
+        base: Likeness at which both weigh the same.
+        ignore: As for `prototype_info_nce`.
+
+    Returns:
+        Scalar loss, float32.
+    """
+    with torch.autocast(embedding.device.type, enabled=False):
+        pull = F.softplus(-alpha * ((embedding.float() * own.float()).sum(dim=1) - base)) / alpha
+        push = F.softplus(_log_sum_exp(beta * embedding.float(), others.float(), ignore) - beta * base) / beta
+        return (pull + push).mean()
+
+
+def _log_sum_exp(queries: Tensor, others: Tensor, ignore: Tensor) -> Tensor:
+    """Returns (B,) log sum_n exp(q.n) over what all processes compare with, in memory that does not grow with it."""
+
+    def part(vectors: Tensor, ignored: Tensor) -> Tensor:
+        return (queries @ vectors.T).masked_fill(ignored, _NEVER).logsumexp(dim=1)
+
+    parts = zip(torch.split(others, _PROTOTYPES), torch.split(ignore, _PROTOTYPES, dim=1), strict=True)
+    sums = [queries.new_full((len(queries),), _NEVER)]
+    sums += [checkpoint(part, *each, use_reentrant=False) for each in parts]
+    return gathered(torch.stack(sums).logsumexp(dim=0)[None]).logsumexp(dim=0)

@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from geoview.losses import decoupled_info_nce, gathered, info_nce, multi_similarity
+from geoview import losses
+from geoview.losses import (
+    decoupled_info_nce,
+    gathered,
+    info_nce,
+    multi_similarity,
+    prototype_info_nce,
+    prototype_multi_similarity,
+)
 
 torch.set_num_threads(2)
 
@@ -232,3 +240,41 @@ def test_other_forms_are_symmetric_and_in_single_precision(loss):
     value = loss(query, reference, *arguments)
     assert value.dtype == torch.float32
     torch.testing.assert_close(value, loss(reference, query, *arguments))
+
+
+# -- prototypes --------------------------------------------------------------------------------------------------------
+
+
+def test_multi_similarity_of_prototypes_equals_its_formula():
+    embedding, own, others = unit(3, 8, seed=1), unit(3, 8, seed=2), unit(5, 8, seed=3)
+    ignore = torch.zeros(3, 5, dtype=torch.bool)
+    ignore[1, 2] = True
+    alpha, beta, base = 2.0, 30.0, 0.1
+    expected = 0.0
+    for i in range(3):
+        negatives = [torch.exp(beta * (embedding[i] @ others[n] - base)) for n in range(5) if not ignore[i, n]]
+        expected += torch.log(1 + torch.exp(-alpha * (embedding[i] @ own[i] - base))) / alpha / 3
+        expected += torch.log(1 + torch.stack(negatives).sum()) / beta / 3
+    loss = prototype_multi_similarity(embedding, own, others, alpha=alpha, beta=beta, base=base, ignore=ignore)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_prototypes_in_parts_have_the_loss_and_gradient_of_the_whole(monkeypatch):
+    ignore = torch.rand(3, 7, generator=torch.Generator().manual_seed(0)) < 0.3
+    found = []
+    for size in (65_536, 2):
+        monkeypatch.setattr(losses, "_PROTOTYPES", size)
+        leaves = [unit(n, 8, seed=seed).requires_grad_() for n, seed in ((3, 1), (3, 2), (7, 3))]
+        loss = prototype_info_nce(*leaves, SCALE, ignore=ignore)
+        loss.backward()
+        found.append([loss.detach(), *(leaf.grad for leaf in leaves)])
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_an_embedding_with_nothing_to_be_told_from_costs_nothing():
+    leaf = unit(2, 8, seed=1).requires_grad_()
+    for ignore in (torch.ones(2, 4, dtype=torch.bool), torch.ones(2, 0, dtype=torch.bool)):
+        loss = prototype_info_nce(leaf, unit(2, 8, seed=2), unit(ignore.shape[1], 8, seed=3), SCALE, ignore=ignore)
+        loss.backward()
+        assert loss == 0
+        assert (leaf.grad == 0).all()

@@ -24,6 +24,7 @@ from geoview.config.training import (
     DataConfig,
     EncoderConfig,
     OptimiserConfig,
+    PrototypesConfig,
     TrainConfig,
 )
 from geoview.config.views import AerialView, GroundView, PlanView, Seen, ViewSpec
@@ -45,6 +46,7 @@ __all__ = [
     "LocateConfig",
     "OptimiserConfig",
     "PlanView",
+    "PrototypesConfig",
     "PublishedConfig",
     "RemoveConfig",
     "RenderDatasetConfig",

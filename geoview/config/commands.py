@@ -59,6 +59,9 @@ class BuildConfig(InferenceConfig):
             fit how much they count, and joins after that.
         border: Photos speak for the four prototypes around them, by their distance; else for that of their own cell.
         frustum: Photos whose heading and field of view are known speak for the ground in front of them.
+        prototypes: Folder of a run of `geoview train` that has learnt prototypes: they are taken instead of the mean of
+            photos, and its encoder is the one to give. `photos`, which the run has not learnt from, then only fit how
+            much they count.
         overwrite: Replace an index that is there already.
     """
 
@@ -71,6 +74,7 @@ class BuildConfig(InferenceConfig):
     photos: list[str] = field(default_factory=list)
     border: bool = True
     frustum: bool = False
+    prototypes: str | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:

@@ -9,7 +9,15 @@ from typing import Any, Literal
 from geoview.config.checks import require
 from geoview.config.views import AerialView, GroundView, PlanView
 
-__all__ = ["AugmentConfig", "ConditionsConfig", "DataConfig", "EncoderConfig", "OptimiserConfig", "TrainConfig"]
+__all__ = [
+    "AugmentConfig",
+    "ConditionsConfig",
+    "DataConfig",
+    "EncoderConfig",
+    "OptimiserConfig",
+    "PrototypesConfig",
+    "TrainConfig",
+]
 
 
 @dataclass(frozen=True)
@@ -283,6 +291,42 @@ class OptimiserConfig:
 
 
 @dataclass(frozen=True)
+class PrototypesConfig:
+    """A table of prototypes that is learnt beside the encoder: a vector for each cell that training photos speak for.
+
+    Photos and chips are to find the prototype of where they are among others, in the form of `optimiser.loss`
+    (`decoupled` is `info_nce` here). A published form does not exist; this is our reading of what is told of
+    Lindenberger et al. (NeurIPS 2025).
+
+    Attributes:
+        level: S2 level of their cells; smaller cells need more photos, and say more of what a photo shows.
+        border: Photos speak for the four prototypes around them, by their distance; else for that of their own cell.
+        frustum: Photos whose heading and field of view are known speak for the ground in front of them.
+        negatives: Prototypes that are drawn for each batch to be told from; 0 takes the whole table.
+        learning_rate: Of row-wise AdaGrad: the length of a prototype's first step, by element; by the encoder's
+            schedule.
+        ground_weight: Of photos against prototypes, where that of photos against chips is 1.
+        aerial_weight: Of chips against prototypes.
+    """
+
+    level: int = 15
+    border: bool = True
+    frustum: bool = False
+    negatives: int = 8192
+    learning_rate: float = 0.03
+    ground_weight: float = 1.0
+    aerial_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(10 <= self.level <= 20, "prototypes.level must be between 10 and 20")
+        require(self.negatives >= 0, "prototypes.negatives must not be negative")
+        require(self.learning_rate > 0, "prototypes.learning_rate must be above 0")
+        for name in ("ground_weight", "aerial_weight"):
+            require(getattr(self, name) >= 0, f"prototypes.{name} must not be negative")
+        require(self.ground_weight + self.aerial_weight > 0, "prototypes: one of the weights must be above 0")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Trains an encoder on pairs of pictures of the same ground.
 
@@ -293,6 +337,7 @@ class TrainConfig:
         encoder: Architecture and views.
         augment: Changes to the training pictures.
         optimiser: AdamW and its schedule.
+        prototypes: Prototypes to learn beside the encoder, for `geoview index build --prototypes`.
         seed: Of everything that is drawn.
         device: `auto`, `cpu`, `cuda`.
         processes: How many share each batch, a GPU each where there are; negatives come from all of it.
@@ -307,6 +352,7 @@ class TrainConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    prototypes: PrototypesConfig | None = None
     seed: int = 0
     device: str = "auto"
     processes: int = 1
@@ -320,4 +366,13 @@ class TrainConfig:
         require(
             1 <= self.processes <= self.optimiser.batch_size // 2,
             "processes must be at least 1, and at most half of optimiser.batch_size",
+        )
+        require(
+            self.prototypes is None or self.data.query_view == "ground",
+            "prototypes are learnt of street photos: set data.query_view to ground, or leave prototypes out",
+        )
+        require(
+            self.prototypes is None or not (self.augment.turn or self.augment.flip),
+            "prototypes are of places, and a place that is turned or mirrored is another: set augment.turn and "
+            "augment.flip to false",
         )

@@ -24,7 +24,14 @@ import tiles
 from geoview.config import AddConfig, AerialView, BuildConfig, InferenceConfig, PlanView, differing_keys
 from geoview.data.queries import PhotoQuery
 from geoview.embed import embed, read_ahead
-from geoview.errors import BusyError, ConfigError, EncoderError, OutputExistsError, RegionError
+from geoview.errors import (
+    BusyError,
+    ConfigError,
+    EncoderError,
+    EncoderMismatchError,
+    OutputExistsError,
+    RegionError,
+)
 from geoview.files import (
     claimed,
     exclusive,
@@ -41,12 +48,13 @@ from geoview.geo.regions import Region
 from geoview.index import store
 from geoview.index.cell_index import CellIndex
 from geoview.index.fusion import Fusion
-from geoview.index.ground import held_back, photo_vectors, prototype_shards
+from geoview.index.ground import held_back, learnt_shards, photo_vectors, prototype_shards
 from geoview.index.manifest import Manifest, PrototypeEntry, PrototypeTable, ShardEntry
 from geoview.index.prototypes import PROTOTYPE_LEVEL, Photo, Speech, known_photos
 from geoview.index.shards import folder_checksum
 from geoview.index.tuning import refresh
 from geoview.models.encoder import CrossViewEncoder
+from geoview.models.prototypes import LearntPrototypes
 
 __all__ = ["Fit", "add_to_index", "build_index"]
 
@@ -71,6 +79,7 @@ def build_index(
     config: BuildConfig,
     *,
     photos: Sequence[PhotoQuery] = (),
+    prototypes: LearntPrototypes | None = None,
     fit: Fit | None = None,
 ) -> CellIndex:
     """Builds an index of every cell of a region, or goes on with a build that was cut off.
@@ -82,6 +91,7 @@ def build_index(
         out: Index folder.
         config: Level, least coverage, batch size, device and precision, and for which cells photos speak.
         photos: Ground photos to make prototypes of; those of unknown place are named in the manifest and left out.
+        prototypes: What a run has learnt of this ground, to be taken instead; photos then only fit how much they count.
         fit: Finds how much prototypes count, from an index that lacks the photos kept back for it; without it, nothing
             until a search says otherwise.
 
@@ -90,7 +100,9 @@ def build_index(
 
     Raises:
         OutputExistsError: There is an index and `config.overwrite` is off.
-        ConfigError: `out` holds an unfinished build with other settings; names them.
+        ConfigError: `out` holds an unfinished build with other settings; names them. Or none of the learnt prototypes
+            is of this ground.
+        EncoderMismatchError: The prototypes were learnt beside another encoder.
         RegionError: The region and the imagery have no ground in common.
         BusyError: Another process builds the same index.
         StorageFullError: The disk is full; running the same again goes on.
@@ -103,8 +115,13 @@ def build_index(
         raise OutputExistsError(f"{out}: is a file; an index is a folder")
     if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in ("manifest.json", "build")):
         raise OutputExistsError(f"{out}: holds other files; choose an empty or a new folder")
+    if prototypes is not None and prototypes.encoder != encoder.fingerprint():
+        raise EncoderMismatchError(
+            f"{config.prototypes}: its prototypes were learnt beside encoder {prototypes.encoder}, the one given is "
+            f"{encoder.fingerprint()}; give the run's own, --encoder {config.prototypes}/encoder"
+        )
     ranges = _ranges(source, region, config.level)
-    build = _Build(encoder, source, out, config, ranges, *_known(photos, encoder), fit, None)
+    build = _Build(encoder, source, out, config, ranges, *_known(photos, encoder), prototypes, fit, None)
     with full_disk_told(out):
         return build.run()
 
@@ -157,8 +174,13 @@ def add_to_index(
         frustum=table.frustum if table else False,
         overwrite=config.overwrite,
     )
+    if photos and table is not None and table.learnt:
+        raise ConfigError(
+            f"{out}: its prototypes were learnt, and photos cannot be added to them; train again with these photos, "
+            "and build the index with --prototypes of that run"
+        )
     with full_disk_told(out):
-        _Build(encoder, source, out, settings, ranges, *_known(photos, encoder), None, base).run().close()
+        _Build(encoder, source, out, settings, ranges, *_known(photos, encoder), None, None, base).run().close()
     refresh(out)
     return CellIndex.open(out)
 
@@ -189,6 +211,7 @@ class _Build:
     ranges: NDArray[np.uint64]
     photos: Sequence[Photo]
     left_out: dict[str, str]
+    learnt: LearntPrototypes | None
     fit: Fit | None
     base: Manifest | None
 
@@ -272,7 +295,9 @@ class _Build:
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             geoview=version("geoview"),
         )
-        if self.photos:
+        if self.learnt is not None:
+            manifest = self._with_learnt(manifest, self.learnt)
+        elif self.photos:
             manifest = self._with_photos(manifest)
         store.commit(self.out, manifest)
         store.sweep(self.out)
@@ -298,9 +323,33 @@ class _Build:
                 fusion = {**asdict(fitted), **notes}
         if not fusion["fitted_on_photos"]:
             log.warning("kappa was not fitted, for no photos could be kept back: imagery answers alone without --kappa")
+        return self._with_skipped(manifest, failed)
+
+    def _with_learnt(self, manifest: Manifest, learnt: LearntPrototypes) -> Manifest:
+        """Adds the prototypes of a run, and fits their weight on all photos."""
+        shards = learnt_shards(self.out, learnt, self._held(manifest))
+        if not shards:
+            raise ConfigError(f"{self.config.prototypes}: has learnt no prototype of the ground of this index")
+        table = PrototypeTable(learnt.level, learnt.border, learnt.frustum, shards, learnt=True)
+        fusion: dict[str, Any] = {**asdict(Fusion(0.0)), "fitted_on_photos": 0}
+        manifest = replace(manifest, prototypes=table, fusion=fusion)
+        if self.fit is not None and self.photos:
+            fitted, notes = self.fit(CellIndex(self.out, store.Commit(manifest, None), checked=False), self.photos)
+            manifest = replace(manifest, fusion={**asdict(fitted), **notes})
+        else:
+            log.warning("kappa was not fitted, for no photos were given: imagery answers alone without --kappa")
+        return self._with_skipped(manifest, {})
+
+    def _held(self, manifest: Manifest) -> NDArray[np.uint64]:
+        """Returns the cells of all rows."""
         held = [store.open_shard(self.out, entry).read("cell") for entry in manifest.shards]
-        inside = np.concatenate([np.empty(0, np.uint64), *held])
-        outside = ~np.isin(cells.cell_ids([photo.latlon_deg for photo in self.photos], manifest.level), inside)
+        return np.concatenate([np.empty(0, np.uint64), *held])
+
+    def _with_skipped(self, manifest: Manifest, failed: dict[str, str]) -> Manifest:
+        """Notes photos that could not be used, and tells how many stand outside."""
+        inside = self._held(manifest)
+        places_deg = np.array([photo.latlon_deg for photo in self.photos]).reshape(-1, 2)
+        outside = ~np.isin(cells.cell_ids(places_deg, manifest.level), inside)
         if outside.any():
             log.warning("%d of %d photos stand outside every cell of the index", outside.sum(), len(self.photos))
         reasons = self.left_out | failed
@@ -330,6 +379,7 @@ class _Build:
             "photos": hashlib.sha256(photos.encode()).hexdigest()[:16],
             "border": self.config.border,
             "frustum": self.config.frustum,
+            "prototypes": "" if self.learnt is None else hashlib.sha256(self.learnt.vector.tobytes()).hexdigest()[:16],
         }
 
     def _differing(self, plan: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""From ground photos to the prototypes of an index, resumable after a kill."""
+"""From ground photos, or from what a run has learnt of them, to the prototypes of an index."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ from geoview.index import store
 from geoview.index.manifest import PrototypeEntry
 from geoview.index.prototypes import Photo, Prototypes, Speech, embed_photos
 from geoview.models.encoder import CrossViewEncoder
+from geoview.models.prototypes import LearntPrototypes
 
-__all__ = ["held_back", "photo_vectors", "prototype_shards"]
+__all__ = ["held_back", "learnt_shards", "photo_vectors", "prototype_shards"]
 
+# Cells whose surroundings are looked at together.
+_BLOCK_CELLS = 65_536
 # Photos between two saves.
 _BLOCK_PHOTOS = 1024
 # Ground that is kept back together, about 1 km wide, and one part in how many.
@@ -37,7 +40,7 @@ def held_back(photos: Sequence[Photo]) -> NDArray[np.bool_]:
 def photo_vectors(
     encoder: CrossViewEncoder, photos: Sequence[Photo], config: InferenceConfig, journal: Path
 ) -> tuple[NDArray[np.float32], dict[str, str]]:
-    """Embeds photos, or reads what a run before has embedded.
+    """Embeds photos, or reads what a run before that was killed has embedded.
 
     Args:
         encoder: Of the index.
@@ -103,3 +106,27 @@ def prototype_shards(
             prototypes = Prototypes.concatenate([store.read_prototypes(index, entries[token]), prototypes])
         entries[token] = store.write_prototypes(index, token, prototypes)
     return store.in_order(entries.values())
+
+
+def learnt_shards(index: Path, learnt: LearntPrototypes, ids: NDArray[np.uint64]) -> list[PrototypeEntry]:
+    """Writes the prototypes of a run that count for some cells.
+
+    Args:
+        index: Index folder.
+        learnt: What the run has learnt.
+        ids: (N,) cells of the index.
+
+    Returns:
+        The shards, in S2 order; none where the run has learnt nothing of this ground.
+    """
+    near = [cells.surrounding(ids[i : i + _BLOCK_CELLS], learnt.level)[0] for i in range(0, len(ids), _BLOCK_CELLS)]
+    here = np.isin(learnt.cell, np.unique(np.concatenate([np.empty(0, np.uint64), *map(np.unique, near)])))
+    found, vectors = learnt.cell[here], learnt.vector[here]
+    above = cells.parents(found, max(0, learnt.level - store.SHARD_LEVELS))
+    entries = []
+    for parent in np.unique(above):
+        rows = above == parent
+        ones, nobody = np.ones(int(rows.sum()), np.float32), np.empty(0, np.uint64)
+        prototypes = Prototypes(found[rows], vectors[rows], ones, nobody)
+        entries.append(store.write_prototypes(index, str(cells.tokens(np.array([parent]))[0]), prototypes))
+    return store.in_order(entries)

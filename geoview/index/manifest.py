@@ -87,12 +87,14 @@ class PrototypeTable:
         border: Whether photos speak for the four cells around them.
         frustum: Whether photos speak for the ground in front of them.
         shards: In S2 order.
+        learnt: Whether they were learnt with an encoder, and are no sums that photos can be added to.
     """
 
     level: int
     border: bool
     frustum: bool
     shards: list[PrototypeEntry]
+    learnt: bool = False
 
     @property
     def n_rows(self) -> int:

@@ -95,6 +95,8 @@ def remove_photos(path: str | Path, photos: Sequence[PhotoQuery], config: Infere
         table = before.prototypes
         if table is None:
             raise ConfigError(f"{index}: has no ground photos to remove")
+        if table.learnt:
+            raise ConfigError(f"{index}: its prototypes were learnt of photos that cannot be taken out; train again")
         with CellIndex.open(index) as opened:
             encoder, keys = opened.encoder(), opened.prototypes().photo_key
         known, left_out = known_photos(photos, needs_heading=isinstance(encoder.ground, PlanView))
@@ -232,6 +234,11 @@ def _table_of_both(one: CellIndex, other: CellIndex) -> PrototypeTable | None:
             raise ConfigError(f"{one.path} and {other.path} differ in their {what}; only indexes alike can be merged")
     tables = [replace(m.prototypes, shards=[]) for m in (a, b) if m.prototypes is not None]
     if len(tables) == 2:
+        if tables[0].learnt or tables[1].learnt:
+            raise ConfigError(
+                f"{one.path} and {other.path} both have prototypes, and learnt ones do not add up; train over the "
+                "ground of both, and build one index with --prototypes of that run"
+            )
         if tables[0] != tables[1]:
             raise ConfigError(f"{one.path} and {other.path}: photos speak by other rules (border, frustum) in each")
         common = np.intersect1d(one.prototypes().photo_key, other.prototypes().photo_key)

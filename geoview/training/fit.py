@@ -24,10 +24,11 @@ from geoview.data.pairs import PairTable
 from geoview.data.pictures import PairPictures, open_sides
 from geoview.embed import resolve_device, resolve_precision
 from geoview.errors import ConfigError, OutputExistsError, TrainingError
-from geoview.files import exclusive, full_disk_told, write_text
+from geoview.files import exclusive, full_disk_told, write_binary, write_text
 from geoview.models.encoder import CrossViewEncoder
+from geoview.models.prototypes import PROTOTYPES_FILE
 from geoview.training.record import Record
-from geoview.training.selection import BestEncoder, search_held_out
+from geoview.training.selection import BEST_PROTOTYPES, BestEncoder, search_held_out
 from geoview.training.task import UNREADABLE, ContrastiveTask
 
 __all__ = ["fit", "is_first_process", "pictures_of"]
@@ -67,7 +68,7 @@ def fit(config: TrainConfig) -> CrossViewEncoder:
     Raises:
         OutputExistsError: `config.out` holds something that is not a run.
         TrainingError: The run there has another config, names the keys; fewer pairs than a batch; loss not finite.
-        PairTableError: The pair table cannot be used.
+        PairTableError: The pair table cannot be used, or lacks positions that prototypes are learnt of.
         DatasetError: The folder is no copy of a data set, or lacks files.
         BusyError: Another process trains there.
     """
@@ -101,6 +102,8 @@ def fit(config: TrainConfig) -> CrossViewEncoder:
                 yaml.safe_dump(_plain(asdict(config)), file, sort_keys=False)
         if config.optimiser.steps:
             _train(task, held_out, out, config)
+        prototypes = task.prototypes
+        vectors = None if prototypes is None else prototypes.whole()[0]
         if not first:
             return encoder
         if config.optimiser.steps and len(held_out):
@@ -117,6 +120,12 @@ def fit(config: TrainConfig) -> CrossViewEncoder:
             "steps": config.optimiser.steps,
             "unreadable": len(_lines(out / UNREADABLE)),
         }
+        if prototypes is not None and vectors is not None:
+            if len(held_out):
+                with write_binary(out / PROTOTYPES_FILE) as file:
+                    file.write((out / BEST_PROTOTYPES).read_bytes())
+            else:
+                prototypes.learnt(learnt.fingerprint(), vectors).save(out / PROTOTYPES_FILE)
         learnt.eval().save(out / "encoder", overwrite=True)
         return learnt
 

@@ -18,7 +18,10 @@ from geoview.models.encoder import CrossViewEncoder
 from geoview.training.record import Record
 from geoview.training.task import ContrastiveTask
 
-__all__ = ["BestEncoder", "search_held_out"]
+__all__ = ["BEST_PROTOTYPES", "BestEncoder", "search_held_out"]
+
+#: Beside the folder of the best encoder: the prototypes learnt with it.
+BEST_PROTOTYPES = "best.safetensors"
 
 _NAMES = tuple(f"validation_recall_at_{k}" for k in (1, 5, 10))
 
@@ -40,6 +43,8 @@ class BestEncoder(Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Searches in the first process; the others wait."""
         assert isinstance(pl_module, ContrastiveTask)
+        prototypes = pl_module.prototypes
+        vectors = None if prototypes is None else prototypes.whole()[0]
         if trainer.is_global_zero:
             was_training = pl_module.training
             found = search_held_out(pl_module.learnt, self._pictures, self._inference)
@@ -52,6 +57,9 @@ class BestEncoder(Callback):
                     "metrics": {**found, "step": trainer.global_step},
                 }
                 pl_module.learnt.save(self._folder, overwrite=True)
+                if prototypes is not None and vectors is not None:
+                    learnt = prototypes.learnt(pl_module.learnt.fingerprint(), vectors)
+                    learnt.save(self._folder.with_name(BEST_PROTOTYPES))
         trainer.strategy.barrier("validation")
 
     def _kept(self) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from geoview.geo.sphere import distance_m
 from geoview.losses import decoupled_info_nce, gathered, info_nce, multi_similarity
 from geoview.models.encoder import CrossViewEncoder
 from geoview.training.neighbours import Neighbours
+from geoview.training.prototypes import PrototypeLearning
 
 __all__ = ["UNREADABLE", "ContrastiveTask", "TrainingBatch", "no_negatives"]
 
@@ -83,6 +84,20 @@ class ContrastiveTask(lightning.LightningModule):
             device=config.device, precision=config.precision, num_workers=max(1, config.num_workers)
         )
         self._neighbours = Neighbours(Path(config.out) / "neighbours", pictures, config.data, inference)
+        self.prototypes: PrototypeLearning | None = None
+
+    def setup(self, stage: str) -> None:
+        """Makes this process's share of the prototypes, where some are learnt."""
+        config = self._config
+        if config.prototypes is not None:
+            self.prototypes = PrototypeLearning(
+                self._pictures.table,
+                self.encoder.dim,
+                config.prototypes,
+                seed=config.seed,
+                rank=self.trainer.global_rank,
+                processes=self.trainer.world_size,
+            )
 
     @property
     def learnt(self) -> CrossViewEncoder:
@@ -157,6 +172,9 @@ class ContrastiveTask(lightning.LightningModule):
         else:
             form = info_nce if optimiser.loss == "info_nce" else decoupled_info_nce
             loss = form(query, reference, self.logit_scale, label_smoothing=optimiser.label_smoothing, ignore=ignore)
+        if self.prototypes is not None:
+            scale = None if optimiser.loss == "multi_similarity" else self.logit_scale
+            loss = loss + self.prototypes.loss(rows, query, reference, scale, self.global_step)
         if not torch.isfinite(loss):
             table = self._pictures.table
             some = ", ".join(table.query_path[row] or f"pair {row + 1}" for row in rows[:3])
@@ -196,6 +214,26 @@ class ContrastiveTask(lightning.LightningModule):
                 f"{len(faults)} pictures of the {n_pairs} pairs of step {self.global_step} cannot be read "
                 f"({faults[0]}); see that the disk is there and run the same command again"
             )
+
+    def on_after_backward(self) -> None:
+        """Moves the prototypes of the batch; the optimiser moves the encoder."""
+        if self.prototypes is not None:
+            optimiser = self._config.optimiser
+            scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+            self.prototypes.move(
+                _warmup_cosine(optimiser.warmup_steps, optimiser.steps)(self.global_step),
+                scaler.get_scale() if scaler is not None else 1.0,
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Puts the whole table of prototypes into a checkpoint; all processes are here together."""
+        if self.prototypes is not None:
+            checkpoint["prototypes"] = self.prototypes.whole()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes this process's share of the prototypes out of a checkpoint."""
+        if self.prototypes is not None:
+            self.prototypes.rows.restore(*checkpoint["prototypes"])
 
     def on_train_batch_end(self, outputs: object, batch: TrainingBatch, batch_idx: int) -> None:
         """Keeps the temperature within its bound, and moves the running mean."""
