@@ -48,7 +48,8 @@ __all__ = ["main"]
 
 _OK, _SOME_FAILED, _BAD_USAGE = 0, 1, 2
 _SWITCHES = ("as_published", "checked", "exact", "overwrite", "train", "turned")
-_METAVARS = {"at": "LAT,LON", "fov_deg": "DEG"}  # of lists that are not of paths
+_METAVARS = {"at": "LAT,LON", "fov_deg": "DEG", "scales": "SCALE"}  # of lists that are not of paths
+_NUMBERS = {"list[int]": int, "list[float]": float}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -221,7 +222,7 @@ def _add(parser: ArgumentParser, kind: type[Any]) -> None:
         required = field.default is MISSING and field.default_factory is MISSING
         parser.add_argument(
             f"--{field.name}",
-            type=float if "float" in str(field.type) else str,
+            type=_NUMBERS.get(str(field.type).removesuffix(" | None"), str),
             nargs="+",
             # A position with a sign needs an = before it, so that there is room for one after each flag.
             action="extend" if field.name == "at" else "store",

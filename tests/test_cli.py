@@ -102,6 +102,10 @@ def test_a_misspelt_flag_or_key_is_named(capsys, tmp_path):
         (["index", "build", "--encoder", "{tmp}/none", "--imagery", "{ortho}", "--out", "{tmp}/o"], "no such encoder"),
         (["index", "build", "--encoder", "{encoder}", "--imagery", "{tmp}/none.tif", "--out", "{tmp}/o"], "none.tif"),
         (["index", "build", "--encoder", "{encoder}", "--imagery", "{ortho}", "--out", "{index}"], "already"),
+        (
+            ["index", "build", "--encoder", "e", "--imagery", "i", "--out", "o", "--scales", "1", "3"],
+            "scales must be 1",
+        ),
         (["train", "--out", "{tmp}/run", "--data.pairs", "{tmp}/none.csv"], "none.csv"),
         (["info", "{tmp}/none"], "no such file"),
     ],

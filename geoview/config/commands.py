@@ -21,6 +21,9 @@ __all__ = [
     "TuneConfig",
 ]
 
+# The four of Fervers et al. (ECCV 2024).
+_SCALES = (1, 2, 4, 8)
+
 
 @dataclass(frozen=True)
 class InferenceConfig:
@@ -53,7 +56,10 @@ class BuildConfig(InferenceConfig):
         out: Index folder to write.
         region: GeoJSON polygons to cover; without it, what the imagery covers.
         level: S2 level of the cells: 16 (about 130 m), 17 or 18.
-        min_coverage: Least share of valid ground in a cell's chip; below it the cell is recorded and gets no code.
+        scales: Ground sizes of the chips that make up a code, as multiples of the encoder's own: 1, and any of 2, 4 and
+            8 after it. Neighbouring cells share the larger chips: 2 costs a quarter of the chips again, 4 a sixteenth.
+        min_coverage: Least share of valid ground in a cell's chip; below it the cell is recorded and gets no code, and
+            a larger chip says nothing.
         photos: Ground photos of known place, whose prototypes are added to the codes: tables with `lat` and `lon`,
             photos that tell their position, or folders of such. A tenth of the ground that they cover is kept back to
             fit how much they count, and joins after that.
@@ -70,6 +76,7 @@ class BuildConfig(InferenceConfig):
     out: str = field(kw_only=True)
     region: str | None = None
     level: int = 16
+    scales: list[int] = field(default_factory=lambda: [1])
     min_coverage: float = 0.5
     photos: list[str] = field(default_factory=list)
     border: bool = True
@@ -80,6 +87,10 @@ class BuildConfig(InferenceConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(8 <= self.level <= 20, "level must be between 8 and 20; 16 to 18 are usual")
+        require(
+            1 in self.scales and self.scales == [scale for scale in _SCALES if scale in self.scales],
+            "scales must be 1 and any of 2, 4 and 8 after it, in this order, such as 1 2 4",
+        )
         require(0 < self.min_coverage <= 1, "min_coverage must be in (0, 1]")
         require(len(self.imagery) > 0, "imagery names no file")
         require(

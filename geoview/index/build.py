@@ -51,6 +51,7 @@ from geoview.index.fusion import Fusion
 from geoview.index.ground import held_back, learnt_shards, photo_vectors, prototype_shards
 from geoview.index.manifest import Manifest, PrototypeEntry, PrototypeTable, ShardEntry
 from geoview.index.prototypes import PROTOTYPE_LEVEL, Photo, Speech, known_photos
+from geoview.index.scales import around, level_of, pooled
 from geoview.index.shards import folder_checksum
 from geoview.index.tuning import refresh
 from geoview.models.encoder import CrossViewEncoder
@@ -89,7 +90,7 @@ def build_index(
         source: Imagery to cut chips from.
         region: Ground to cover; None is what the imagery covers.
         out: Index folder.
-        config: Level, least coverage, batch size, device and precision, and for which cells photos speak.
+        config: Level, scales, least coverage, batch size, device and precision, and for which cells photos speak.
         photos: Ground photos to make prototypes of; those of unknown place are named in the manifest and left out.
         prototypes: What a run has learnt of this ground, to be taken instead; photos then only fit how much they count.
         fit: Finds how much prototypes count, from an index that lacks the photos kept back for it; without it, nothing
@@ -137,7 +138,8 @@ def add_to_index(
     """Adds imagery or ground photos to an index, or goes on with an addition that was cut off.
 
     Codes of imagery of another date are put beside those that are there, of the same date in their place; only shards
-    that the imagery or the photos touch are written anew.
+    that the imagery or the photos touch are written anew. Chips of all scales are cut from what is added, so codes at
+    its edge know less of the ground around them than if all imagery had come at once.
 
     Args:
         path: Index folder.
@@ -169,6 +171,7 @@ def add_to_index(
         imagery=config.imagery or base.imagery,
         out=str(out),
         level=level,
+        scales=base.scales,
         min_coverage=base.min_coverage,
         border=table.border if table else True,
         frustum=table.frustum if table else False,
@@ -241,7 +244,7 @@ class _Build:
         waiting = dict(_shards(self.ranges, self.config.level))
         entries: dict[str, ShardEntry] = {}
         total = sum(waiting.values())
-        with tqdm(total=total, desc="index build", unit="cell", disable=None, dynamic_ncols=True) as bar:
+        with _progress("index build", total) as bar:
             # Once another has committed, what all have made is in the index, and no longer in the journal.
             while waiting and not self._differing(plan):
                 for parent, n_cells in list(waiting.items()):
@@ -282,6 +285,7 @@ class _Build:
             shards=[],
             created_at="",
             geoview="",
+            scales=self.config.scales,
         )
         entries = {entry.parent: entry for entry in manifest.shards} | entries
         parts = [] if self.source is None else [asdict(part) for part in self.source.parts()]
@@ -373,6 +377,7 @@ class _Build:
             "adds": self.base is not None,
             "encoder": fingerprint,
             "level": self.config.level,
+            "scales": self.config.scales,
             "min_coverage": self.config.min_coverage,
             "imagery": [] if self.source is None else [part.uri for part in self.source.parts()],
             "region": hashlib.sha256(self.ranges.tobytes()).hexdigest()[:16],
@@ -429,21 +434,10 @@ class _Build:
         return earlier | {str(uri): reason for uri, reason in (self.source.skipped if self.source else ())}
 
     def _shard(self, parent: np.uint64, token: str, bar: tqdm[Any]) -> ShardEntry:
-        ids = _cells_under(parent, self.ranges, self.config.level)
         journal = self.out / "build" / token
-        starts = range(0, len(ids), _BLOCK_CELLS)
-        blocks = [(ids[start : start + _BLOCK_CELLS], journal / f"{start:06d}.npz") for start in starts]
-        finished = [_read_block(path, block) for block, path in blocks]
-        left = [block for (block, _), part in zip(blocks, finished, strict=True) if part is None]
-        parts: list[store.Rows] = []
-        with closing(self._chips(left)) as chips:
-            for (block, path), part in zip(blocks, finished, strict=True):
-                if part is None:
-                    parts.append(self._encoded(block, path, islice(chips, len(block)), bar))
-                else:
-                    parts.append(part)
-                    bar.update(len(block))
-        rows = store.Rows.concatenate(parts)
+        rows = self._rows(_cells_under(parent, self.ranges, self.config.level), 1, journal, bar)
+        if len(rows) and len(self.config.scales) > 1:
+            rows = self._pooled(rows, journal)
         for before in self.base.shards if self.base else ():
             if before.parent == token:
                 rows = store.read_rows(self.out, before).updated(rows)
@@ -452,12 +446,39 @@ class _Build:
         remove_folder(journal)
         return entry
 
-    def _chips(self, blocks: Sequence[NDArray[np.uint64]]) -> Generator[tiles.Chip | None]:
-        """Yields the chips of cells, None where there is no imagery; ahead of the encoder, across blocks too."""
+    def _pooled(self, rows: store.Rows, journal: Path) -> store.Rows:
+        """Adds what the larger scales see to the embeddings of the smallest chips."""
+        wider: dict[int, store.Rows] = {}
+        for scale in self.config.scales[1:]:
+            level = level_of(scale, self.config.level)
+            ids = around(rows.cell, level)
+            with _progress(f"scale {scale}", len(ids), leave=False) as bar:
+                wider[level] = self._rows(ids, scale, journal, bar)
+        return pooled(rows, wider)
+
+    def _rows(self, ids: NDArray[np.uint64], scale: int, journal: Path, bar: tqdm[Any]) -> store.Rows:
+        """Returns the embeddings of the chips of one scale around cells; what the journal has is not made again."""
+        starts = range(0, len(ids), _BLOCK_CELLS)
+        blocks = [(ids[start : start + _BLOCK_CELLS], journal / f"{scale}_{start:06d}.npz") for start in starts]
+        finished = [_read_block(path, block) for block, path in blocks]
+        left = [block for (block, _), part in zip(blocks, finished, strict=True) if part is None]
+        parts: list[store.Rows] = []
+        with closing(self._chips(left, scale)) as chips:
+            for (block, path), part in zip(blocks, finished, strict=True):
+                if part is None:
+                    parts.append(self._encoded(block, path, islice(chips, len(block)), bar))
+                else:
+                    parts.append(part)
+                    bar.update(len(block))
+        return store.Rows.concatenate(parts)
+
+    def _chips(self, blocks: Sequence[NDArray[np.uint64]], scale: int) -> Generator[tiles.Chip | None]:
+        """Yields the chips around cells, None where there is no imagery; ahead of the encoder, across blocks too."""
         if self.source is None or not blocks:  # without imagery there are no cells to encode
             return
+        view = self.encoder.aerial
         yield from read_ahead(
-            _Chips(self.source, self.encoder.aerial).cut,
+            _Chips(self.source, replace(view, gsd_m=scale * view.gsd_m)).cut,
             cells.centers_deg(np.concatenate(blocks)),
             num_workers=self.config.num_workers,
             depth=2 * self.config.batch_size,
@@ -503,6 +524,10 @@ class _Build:
         return store.Rows(
             aerial, ids[has_code], dates[has_code], coverage[has_code], ids[~has_code], coverage[~has_code]
         )
+
+
+def _progress(what: str, total: int, *, leave: bool = True) -> tqdm[Any]:
+    return tqdm(total=total, desc=what, unit="cell", leave=leave, disable=None, dynamic_ncols=True)
 
 
 @dataclass(frozen=True)

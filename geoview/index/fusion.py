@@ -48,11 +48,11 @@ class Fusion:
 def interpolated(
     ids: NDArray[np.uint64], level: int, sums_of: Callable[[NDArray[np.uint64]], NDArray[np.float32]]
 ) -> NDArray[np.float32]:
-    """Interpolates prototypes to the centres of cells.
+    """Interpolates what larger cells say, such as prototypes, to the centres of cells.
 
     Args:
         ids: (n,) cells.
-        level: Of the prototypes.
+        level: Of the larger cells.
         sums_of: Returns the (m, dim) sums of cells in ascending order, zeros where there is none.
 
     Returns:

@@ -23,7 +23,8 @@ __all__ = [
     "parsed",
 ]
 
-FORMAT_VERSION = 3
+# A new key makes a new version: an older geoview then says that it is too old, and adds no codes of another kind.
+FORMAT_VERSION = 4
 # What was written since this one can still be read; it only lacks what came later.
 _OLDEST = 2
 
@@ -209,7 +210,7 @@ class Manifest:
     Attributes:
         level: S2 level of the cells.
         dim: Length of a code.
-        chip: Geometry of the chips, as a view.
+        chip: Geometry of the chips, as a view; of the smallest, where there are several scales.
         encoder: Fingerprint and folder of the encoder, and a checksum of its files.
         min_coverage: Least share of valid ground in a chip.
         imagery: What the imagery was opened from.
@@ -223,6 +224,7 @@ class Manifest:
         fusion: `kappa` and `offset` that searches use, and what they were fitted on; None without prototypes.
         ann: How it is searched without reading all codes; None until it is tuned.
         calibration: None until the index is calibrated.
+        scales: Ground sizes of the chips that make up a code, as multiples of that of `chip`.
         number: Of the commit, counted from 1.
         format_version: Of the folder.
     """
@@ -243,6 +245,7 @@ class Manifest:
     skipped_photos: list[dict[str, str]] = field(default_factory=list)
     ann: AnnTable | None = None
     calibration: dict[str, Any] | None = None
+    scales: list[int] = field(default_factory=lambda: [1])
     number: int = 0
     format_version: int = field(default=FORMAT_VERSION, kw_only=True)
 

@@ -32,7 +32,15 @@ from numpy.typing import NDArray
 from geoview.errors import IndexCorruptError, IndexNotFoundError, IndexVersionError
 from geoview.files import exclusive, in_turn, remove_folder, write_json
 from geoview.geo import cells
-from geoview.index.manifest import AnnEntry, Manifest, PrototypeEntry, ShardEntry, content_of, parsed
+from geoview.index.manifest import (
+    FORMAT_VERSION,
+    AnnEntry,
+    Manifest,
+    PrototypeEntry,
+    ShardEntry,
+    content_of,
+    parsed,
+)
 from geoview.index.prototypes import Prototypes
 from geoview.index.shards import Shard, write_shard
 
@@ -190,10 +198,10 @@ def commit(index: Path, manifest: Manifest) -> Manifest:
     """Replaces the manifest by rename; everything that it names must be on disk already.
 
     Returns:
-        The manifest with its number.
+        The manifest with its number, and of the format that is written today.
     """
     with _committing(index):
-        manifest = replace(manifest, number=1 + max(_numbers(index), default=0))
+        manifest = replace(manifest, number=1 + max(_numbers(index), default=0), format_version=FORMAT_VERSION)
         content = content_of(manifest)
         write_json(_commit_file(index, manifest.number), content)
         write_json(index / "manifest.json", content)

@@ -138,7 +138,7 @@ def merge(first: str | Path, second: str | Path, out: str | Path) -> CellIndex:
 
     Args:
         first: Index folder.
-        second: Index folder, of the same encoder and level.
+        second: Index folder, of the same encoder, level and scales.
         out: Index folder to write.
 
     Returns:
@@ -229,7 +229,7 @@ def _table_of_both(one: CellIndex, other: CellIndex) -> PrototypeTable | None:
             f"{one.path} is of encoder {a.encoder['fingerprint']}, {other.path} of {b.encoder['fingerprint']}; "
             "build one of them anew with the other's encoder"
         )
-    for what in ("level", "chip"):
+    for what in ("level", "chip", "scales"):
         if getattr(a, what) != getattr(b, what):
             raise ConfigError(f"{one.path} and {other.path} differ in their {what}; only indexes alike can be merged")
     tables = [replace(m.prototypes, shards=[]) for m in (a, b) if m.prototypes is not None]

@@ -99,19 +99,25 @@ def test_the_manifest_comes_back(tmp_path, manifest):
     assert {p.name for p in tmp_path.iterdir()} == {"manifest.json", "commits"}
 
 
-@pytest.mark.parametrize(("version", "way_out"), [(1, "update geoview"), (-2, "build the index anew")])
+@pytest.mark.parametrize(("version", "way_out"), [(FORMAT_VERSION + 1, "update geoview"), (1, "build the index anew")])
 def test_another_format_is_refused(tmp_path, manifest, version, way_out):
-    content = asdict(manifest) | {"format_version": FORMAT_VERSION + version, "new_key": 1}
+    content = asdict(manifest) | {"format_version": version, "new_key": 1}
     (tmp_path / "manifest.json").write_text(json.dumps(content))
     with pytest.raises(IndexVersionError, match=way_out):
         store.read_manifest(tmp_path)
 
 
-def test_an_index_that_was_made_before_indexes_were_tuned_is_read(tmp_path, manifest):
-    content = {k: v for k, v in asdict(manifest).items() if k != "ann"} | {"format_version": 2}
+@pytest.mark.parametrize(("version", "later"), [(2, ("ann", "scales")), (3, ("scales",))])
+def test_an_older_index_is_read_and_what_it_becomes_is_of_todays_format(tmp_path, manifest, version, later):
+    """One from before indexes were tuned, and one from before codes were of several scales."""
+    content = {k: v for k, v in asdict(manifest).items() if k not in later} | {"format_version": version}
     content["checksum"] = checksum(json.dumps(content, sort_keys=True).encode())
     (tmp_path / "manifest.json").write_text(json.dumps(content))
-    assert store.read_manifest(tmp_path) == replace(manifest, format_version=2)
+    old = store.read_manifest(tmp_path)
+    assert old == replace(manifest, format_version=version)
+    assert old.scales == [1]
+    store.commit(tmp_path, old)
+    assert store.read_manifest(tmp_path) == replace(manifest, number=1), "an older geoview does not take it for its own"
 
 
 def test_a_flipped_bit_anywhere_in_the_manifest_is_told(tmp_path, manifest):
