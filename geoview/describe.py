@@ -14,6 +14,7 @@ from geoview.data.photos import read_metadata
 from geoview.errors import ConfigError, DatasetError
 from geoview.index.cell_index import CellIndex
 from geoview.models.encoder import CrossViewEncoder
+from geoview.models.prototypes import PROTOTYPES_FILE, LearntPrototypes
 
 __all__ = ["describe", "describe_index"]
 
@@ -57,6 +58,7 @@ def describe_index(path: Path) -> dict[str, Any]:
         "level": table.level,
         "border": table.border,
         "frustum": table.frustum,
+        "learnt": table.learnt,
         "cells": table.n_rows,
         "photos": table.n_photos,
     }
@@ -99,7 +101,13 @@ def _run(path: Path) -> dict[str, Any]:
     metrics = path / "metrics.csv"
     rows = list(csv.DictReader(metrics.open(encoding="utf-8"))) if metrics.exists() else []
     finished = (path / "encoder" / "geoview.json").exists()
-    return {"kind": "training run", "finished": finished, "last": rows[-1] if rows else None}
+    prototypes = len(LearntPrototypes.open(path).cell) if (path / PROTOTYPES_FILE).exists() else 0
+    return {
+        "kind": "training run",
+        "finished": finished,
+        "prototypes": prototypes,
+        "last": rows[-1] if rows else None,
+    }
 
 
 def _dataset(path: Path, dataset: Dataset) -> dict[str, Any]:
