@@ -12,6 +12,7 @@ __all__ = [
     "ImageTooLargeError",
     "IndexCorruptError",
     "IndexNotFoundError",
+    "IndexUnreachableError",
     "IndexVersionError",
     "OutputExistsError",
     "PairTableError",
@@ -79,6 +80,10 @@ class IndexVersionError(GeoviewError, ValueError):
 
 class IndexCorruptError(GeoviewError, ValueError):
     """A file of an index is missing, truncated or changed."""
+
+
+class IndexUnreachableError(GeoviewError):
+    """An index lies at an address that does not answer, or not to us."""
 
 
 class BusyError(GeoviewError, RuntimeError):

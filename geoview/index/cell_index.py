@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from geoview.index.fusion import Fusion, fused_codes, fused_queries, interpolate
 from geoview.index.manifest import Point
 from geoview.index.proposals import Proposals, Selection, n_rows
 from geoview.index.prototypes import Prototypes
+from geoview.index.remote import Address, Place, local_folder, place_of
 from geoview.index.scan import scan
 from geoview.index.shards import Shard
 from geoview.index.soundness import damage_of_encoder, problems
@@ -44,6 +46,9 @@ _SAMPLE, _WORSE = 200, 0.05
 #: (row numbers, codes)
 Blocks = Iterator[tuple[NDArray[np.int64], NDArray[np.floating]]]
 _NO_CELLS = np.empty(0, np.uint64)
+# Shards that are read at once at an address, where time goes into waiting for answers.
+_AT_ONCE = 16
+T = TypeVar("T")
 #: Fewer rows are scored one and all: faster than any detour, and exact.
 ALWAYS_EXACT = 50_000
 
@@ -69,11 +74,11 @@ class CellIndex:
     It reads the commit that it was opened with, whatever is committed later, and holds it until it is closed.
 
     Attributes:
-        path: Index folder.
+        path: Index folder, or its address.
         manifest: What it reads.
     """
 
-    def __init__(self, path: Path, commit: store.Commit, *, checked: bool) -> None:
+    def __init__(self, path: Place, commit: store.Commit, *, checked: bool) -> None:
         self.path, self.manifest = path, commit.manifest
         self._commit, self._checked = commit, checked
         self._first_row = np.cumsum([0, *(s.rows for s in self.manifest.shards)])
@@ -84,19 +89,22 @@ class CellIndex:
         self._floor_bytes = 0
 
     @classmethod
-    def open(cls, path: str | Path, *, checked: bool = False) -> Self:
-        """Opens an index folder; reads the manifest and nothing else.
+    def open(cls, path: str | Place, *, checked: bool = False) -> Self:
+        """Opens an index; reads the manifest and nothing else.
 
         Args:
-            path: Index folder.
+            path: Index folder, or the address of one: s3://bucket/index, gs://bucket/index, https://host/index.
             checked: Compare codes with their checksums, too, when they are first read; cells always are.
 
         Raises:
             IndexNotFoundError: It is no index, or its build is not finished.
             IndexVersionError: It was written in another format.
             IndexCorruptError: Its manifest cannot be read.
+            IndexUnreachableError: The address does not answer.
+            ConfigError: It is an address, and obstore is not installed.
         """
-        return cls(Path(path), store.Commit.open(Path(path)), checked=checked)
+        place = place_of(path)
+        return cls(place, store.Commit.open(place), checked=checked)
 
     def close(self) -> None:
         """Lets go of the commit and of all files: what has been replaced since may be swept away."""
@@ -113,6 +121,15 @@ class CellIndex:
 
     def __len__(self) -> int:
         return self.manifest.n_rows
+
+    @property
+    def folder(self) -> Path:
+        """Index folder, for who writes it.
+
+        Raises:
+            ConfigError: It is at an address.
+        """
+        return local_folder(self.path)
 
     @property
     def level(self) -> int:
@@ -135,8 +152,9 @@ class CellIndex:
         Raises:
             EncoderMismatchError: The encoder in the folder is another one.
             EncoderError: It cannot be opened.
+            IndexCorruptError: It cannot be fetched whole from its address.
         """
-        encoder = CrossViewEncoder.load(self.path / self.manifest.encoder["folder"])
+        encoder = CrossViewEncoder.load(store.encoder_folder(self.path, self.manifest))
         if encoder.fingerprint() != self.manifest.encoder["fingerprint"]:
             raise EncoderMismatchError(
                 f"{self.path}: its codes were made by encoder {self.manifest.encoder['fingerprint']}, "
@@ -175,6 +193,7 @@ class CellIndex:
             EncoderMismatchError: The queries are not as long as the codes.
             ConfigError: `kappa` is out of range, or asks for ground photos where the index has none.
             IndexCorruptError: A file is missing or truncated.
+            IndexUnreachableError: The address of the index does not answer.
         """
         fusion = self._fusion(kappa)
         queries = self._fitting(queries, fusion)
@@ -227,16 +246,17 @@ class CellIndex:
             notes: What it was fitted on, and what it reaches.
 
         Raises:
-            ConfigError: The index has no prototypes.
+            ConfigError: The index has no prototypes, or is at an address.
             BusyError: The index is being written.
         """
+        folder = self.folder
         if self.manifest.prototypes is None:
             raise ConfigError(
                 f"{self.path}: has no ground photos to weigh; give some with `geoview index build --photos`"
             )
-        with store.writing(self.path) as latest:
-            store.commit(self.path, replace(latest, fusion={**asdict(fusion), **notes}))
-            store.sweep(self.path)
+        with store.writing(folder) as latest:
+            store.commit(folder, replace(latest, fusion={**asdict(fusion), **notes}))
+            store.sweep(folder)
         self._commit.close()
         self._commit = store.Commit.open(self.path)
         self.manifest = self._commit.manifest
@@ -252,7 +272,7 @@ class CellIndex:
 
     def cell_ids(self) -> NDArray[np.uint64]:
         """Returns the cell of every row, (N,), ascending; a cell with several dates comes several times."""
-        return np.concatenate([_NO_CELLS, *(self._sound("cell", i) for i in range(self._n_shards))])
+        return np.concatenate([_NO_CELLS, *self._of_each(range(self._n_shards), lambda i: self._sound("cell", i))])
 
     def prototypes(self) -> Prototypes:
         """Returns all prototypes, in S2 order.
@@ -267,7 +287,8 @@ class CellIndex:
 
     def skipped_cell_ids(self) -> NDArray[np.uint64]:
         """Returns the cells that have no code because their chips had too little valid ground, (M,), ascending."""
-        return np.concatenate([_NO_CELLS, *(self._sound("skipped_cell", i) for i in range(self._n_shards))])
+        skipped = self._of_each(range(self._n_shards), lambda i: self._sound("skipped_cell", i))
+        return np.concatenate([_NO_CELLS, *skipped])
 
     def extent_deg(self) -> tuple[float, float, float, float] | None:
         """Returns (south, west, north, east) around the centres of all cells; None for an empty index.
@@ -286,11 +307,20 @@ class CellIndex:
         return float(centres[:, 0].min()), float(west), float(centres[:, 0].max()), float(east)
 
     def verify(self) -> list[str]:
-        """Reads everything and compares it with what was written.
+        """Reads everything and compares it with what was written; at an address, without any copies of before.
 
         Returns:
             A line for each thing that is wrong, naming the file; empty for a sound index.
+
+        Raises:
+            IndexUnreachableError: The address does not answer.
         """
+        if isinstance(self.path, Address):
+            with self.path.anew() as anew:
+                return CellIndex(anew, self._commit, checked=self._checked)._problems()
+        return self._problems()
+
+    def _problems(self) -> list[str]:
         found = problems(self.path, self.manifest)
         try:
             self.encoder()
@@ -326,6 +356,13 @@ class CellIndex:
         if number not in self._shards:
             self._shards[number] = store.open_shard(self.path, self.manifest.shards[number])
         return self._shards[number]
+
+    def _of_each(self, shards: Iterable[int], read: Callable[[int], T]) -> list[T]:
+        """Reads something of each of some shards; at an address, of several at once."""
+        if isinstance(self.path, Path):
+            return list(map(read, shards))
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            return list(threads.map(read, shards))
 
     def _sound(self, name: str, number: int) -> NDArray[Any]:
         """Returns a shard's column after comparing it with its checksums: a wrong cell would be a wrong place."""
@@ -398,13 +435,12 @@ class CellIndex:
         ranges = region.cell_ranges(self.level)
         parents = cells.from_tokens([s.parent for s in self.manifest.shards])
         lows, highs = cells.range_min(parents), cells.range_max(parents)
-        selection: Selection = []
-        for i in range(self._n_shards):
-            first, last = np.searchsorted(ranges[:, 1], lows[i]), np.searchsorted(ranges[:, 0], highs[i], "right")
-            if first < last:
-                inside = cells.rows_in_ranges(self._sound("cell", i), ranges[first:last])
-                if len(inside):
-                    selection.append((i, inside))
+        firsts, lasts = np.searchsorted(ranges[:, 1], lows), np.searchsorted(ranges[:, 0], highs, "right")
+        touched = np.flatnonzero(firsts < lasts).tolist()
+        inside = self._of_each(
+            touched, lambda i: cells.rows_in_ranges(self._sound("cell", i), ranges[firsts[i] : lasts[i]])
+        )
+        selection: Selection = [(i, rows) for i, rows in zip(touched, inside, strict=True) if len(rows)]
         if not selection:
             raise RegionError(
                 f"{region.name}: no cell of {self.path} lies in it; `geoview info {self.path}` tells its extent"
@@ -487,19 +523,25 @@ class CellIndex:
         """Returns the aerial codes of rows in any order, (n, dim)."""
         gathered = np.empty((len(rows), self.manifest.dim), np.float16)
         shards = np.searchsorted(self._first_row, rows, "right") - 1
-        for number in np.flatnonzero(np.bincount(shards)).tolist():
+
+        def gather(number: int) -> None:
             here = np.flatnonzero(shards == number)
             gathered[here] = self._aerial(number, rows[here] - self._first_row[number])
+
+        self._of_each(np.flatnonzero(np.bincount(shards)).tolist(), gather)
         return gathered
 
     def _cell_ids(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
         found = np.zeros(rows.shape, np.uint64)
         shards = np.searchsorted(self._first_row, rows, "right") - 1
-        for shard in np.unique(shards[rows >= 0]):
+
+        def find(shard: int) -> None:
             here = (shards == shard) & (rows >= 0)
             at = rows[here] - self._first_row[shard]
             self._shard(shard).check("cell", at)
             found[here] = self._shard(shard).read("cell")[at]
+
+        self._of_each(np.unique(shards[rows >= 0]).tolist(), find)
         return found
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from geoview.errors import IndexCorruptError, IndexVersionError
+from geoview.index.remote import Place
 from geoview.index.shards import checksum
 
 __all__ = [
@@ -269,16 +270,17 @@ class Manifest:
         return sum(s.skipped for s in self.shards)
 
 
-def parsed(path: Path) -> Manifest:
+def parsed(path: Place) -> Manifest:
     """Reads a manifest.
 
     Raises:
         FileNotFoundError: There is none.
         IndexVersionError: It is of a format that is not read.
         IndexCorruptError: It cannot be read, or is not what was written.
+        IndexUnreachableError: Its address does not answer.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise
     except (ValueError, OSError) as error:

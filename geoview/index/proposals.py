@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from geoview.errors import IndexCorruptError
 from geoview.index import ann
 from geoview.index.manifest import Manifest
+from geoview.index.remote import Place, fetched
 from geoview.index.shards import file_checksum
 
 __all__ = ["Proposals", "Selection", "n_rows"]
@@ -43,16 +43,18 @@ class Proposals:
     _masked: tuple[Selection, NDArray[np.bool_] | None] | None = None
 
     @classmethod
-    def open(cls, path: Path, manifest: Manifest, *, checked: bool) -> Self:
+    def open(cls, path: Place, manifest: Manifest, *, checked: bool) -> Self:
         """Opens the lists that a manifest names.
 
         Raises:
             IndexCorruptError: They are missing, cannot be read or, if `checked`, are not what was written.
+            IndexUnreachableError: Their address does not answer.
         """
         table = manifest.ann
         assert table is not None, "callers look"
-        file = path / table.lists_folder / ann.LISTS_FILE
-        if checked and file_checksum(file) != table.lists_checksum:
+        wanted = table.lists_checksum
+        file = fetched(path / table.lists_folder / ann.LISTS_FILE, lambda copy: file_checksum(copy) == wanted)
+        if checked and file_checksum(file) != wanted:
             raise IndexCorruptError(f"{file}: is not what was written; {ann.WAY_OUT}")
         lists = ann.Lists.open(file.parent)
         if len(lists) != table.n_rows:

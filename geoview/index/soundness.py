@@ -10,6 +10,7 @@ from geoview.errors import IndexCorruptError
 from geoview.geo import cells
 from geoview.index import ann, store
 from geoview.index.manifest import AnnTable, Manifest, PrototypeEntry, ShardEntry
+from geoview.index.remote import Address, Place, fetched
 from geoview.index.shards import Shard, file_checksum, folder_checksum
 
 __all__ = ["damage_of_encoder", "damage_of_lists", "problems"]
@@ -20,17 +21,18 @@ _READ_ROWS = 16_384
 _NORM_TOLERANCE = 2e-3
 
 
-def problems(path: Path, manifest: Manifest) -> list[str]:
+def problems(path: Place, manifest: Manifest) -> list[str]:
     """Reads everything that a manifest names but the encoder.
 
     Args:
-        path: Index folder.
+        path: Where the index lies.
         manifest: What to read.
 
     Returns:
         A line for each thing that is wrong, naming the file.
     """
-    found = store.damage_of_commits(path)
+    # Who reads at an address holds no commit.
+    found = [] if isinstance(path, Address) else store.damage_of_commits(path)
     for entry in manifest.shards:
         try:
             shard = store.open_shard(path, entry)
@@ -46,23 +48,33 @@ def problems(path: Path, manifest: Manifest) -> list[str]:
     return found + ([] if manifest.ann is None else damage_of_lists(path, manifest.ann))
 
 
-def damage_of_encoder(path: Path, manifest: Manifest) -> list[str]:
+def damage_of_encoder(path: Place, manifest: Manifest) -> list[str]:
     """Returns a line if a file of the encoder is not what was written, be it one that changes no code."""
-    folder, wanted = path / manifest.encoder["folder"], manifest.encoder.get("checksum")
+    folder, wanted = store.encoder_folder(path, manifest), manifest.encoder.get("checksum")
     if wanted is None or folder_checksum(folder) == wanted:
         return []
     return [f"{folder}: a file of the encoder is not what was written"]
 
 
-def damage_of_lists(path: Path, table: AnnTable) -> list[str]:
+def damage_of_lists(path: Place, table: AnnTable) -> list[str]:
     """Returns a line for each file of the short codes and lists that is not what was written."""
     files = {
         path / table.codec_folder / ann.CODEC_FILE: table.codec_checksum,
         path / table.lists_folder / ann.LISTS_FILE: table.lists_checksum,
     }
-    changed = [file for file, wanted in files.items() if file_checksum(file) != wanted]
-    found = [f"{file}: is not what was written; {ann.WAY_OUT}" for file in changed]
+    found = [line for file, wanted in files.items() for line in _damage_of_file(file, wanted)]
     return found + [line for entry in table.shards for line in store.damage_of_codes(path, entry)]
+
+
+def _damage_of_file(file: Place, wanted: str) -> list[str]:
+    def is_sound(here: Path) -> bool:
+        return file_checksum(here) == wanted
+
+    try:
+        sound = is_sound(fetched(file, is_sound))
+    except IndexCorruptError as error:
+        return [str(error)]
+    return [] if sound else [f"{file}: is not what was written; {ann.WAY_OUT}"]
 
 
 def _disorder(shard: Shard, entry: ShardEntry, level: int) -> list[str]:

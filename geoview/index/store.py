@@ -29,7 +29,7 @@ from typing import IO, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from geoview.errors import IndexCorruptError, IndexNotFoundError, IndexVersionError
+from geoview.errors import EncoderError, IndexCorruptError, IndexNotFoundError, IndexVersionError
 from geoview.files import exclusive, in_turn, remove_folder, write_json
 from geoview.geo import cells
 from geoview.index.manifest import (
@@ -42,7 +42,9 @@ from geoview.index.manifest import (
     parsed,
 )
 from geoview.index.prototypes import Prototypes
-from geoview.index.shards import Shard, write_shard
+from geoview.index.remote import Address, Place
+from geoview.index.shards import Shard, folder_checksum, write_shard
+from geoview.models.encoder import NOTES_FILE, files_beside
 
 __all__ = [
     "SHARD_LEVELS",
@@ -52,6 +54,7 @@ __all__ = [
     "commit",
     "damage_of_codes",
     "damage_of_commits",
+    "encoder_folder",
     "in_order",
     "journal_is_stale",
     "number",
@@ -141,18 +144,22 @@ def number(index: Path) -> int | None:
         return None
 
 
-def read_manifest(index: Path) -> Manifest:
+def read_manifest(index: Place) -> Manifest:
     """Reads `manifest.json`, and does not hold it.
 
     Raises:
         IndexNotFoundError: There is none; tells apart an unfinished build from a folder that is something else.
         IndexVersionError: Another format.
         IndexCorruptError: It cannot be read, or is not what was written.
+        IndexUnreachableError: Its address does not answer.
     """
-    path = index / "manifest.json"
     try:
-        return parsed(path)
+        return parsed(index / "manifest.json")
     except (FileNotFoundError, NotADirectoryError) as error:
+        if isinstance(index, Address):
+            raise IndexNotFoundError(
+                f"{index}: no index at this address (no manifest.json, or no such bucket)"
+            ) from error
         if (index / "build").is_dir():
             raise IndexNotFoundError(f"{index}: its build is not finished; run the same command again") from error
         raise IndexNotFoundError(
@@ -171,8 +178,10 @@ class Commit:
         self.manifest, self._file = manifest, file
 
     @classmethod
-    def open(cls, index: Path) -> Self:
-        """Reads `manifest.json` and holds it; raises what `read_manifest` raises."""
+    def open(cls, index: Place) -> Self:
+        """Reads `manifest.json` and holds it, but at an address; raises what `read_manifest` raises."""
+        if isinstance(index, Address):
+            return cls(read_manifest(index), None)
         while True:
             manifest = read_manifest(index)
             try:
@@ -281,14 +290,15 @@ def write_rows(index: Path, parent: str, rows: Rows) -> ShardEntry:
     return replace(entry, checksum=write_shard(index / entry.folder, columns))
 
 
-def open_shard(index: Path, entry: ShardEntry) -> Shard:
-    """Opens a shard that a manifest names.
+def open_shard(index: Place, entry: ShardEntry) -> Shard:
+    """Opens a shard that a manifest names; codes at an address stay there, and are read as they are taken.
 
     Raises:
         IndexCorruptError: A file of it is missing, or is not what was written.
+        IndexUnreachableError: Its address does not answer.
     """
     lengths = {f.name: entry.skipped if f.name.startswith("skipped_") else entry.rows for f in fields(Rows)}
-    return Shard.open(index / entry.folder, lengths, entry.checksum)
+    return Shard.open(index / entry.folder, lengths, entry.checksum, stays="aerial")
 
 
 def write_prototypes(index: Path, parent: str, prototypes: Prototypes) -> PrototypeEntry:
@@ -314,7 +324,7 @@ def write_codes(index: Path, shard: AnnEntry, lists: NDArray[np.int32], codes: N
     return replace(entry, checksum=write_shard(index / entry.folder, {"list": lists, "code": codes}))
 
 
-def open_codes(index: Path, entry: AnnEntry) -> Shard:
+def open_codes(index: Place, entry: AnnEntry) -> Shard:
     """Opens the short codes of a shard.
 
     Raises:
@@ -336,7 +346,7 @@ def damage_of_commits(index: Path) -> list[str]:
     return problems
 
 
-def damage_of_codes(index: Path, entry: AnnEntry) -> list[str]:
+def damage_of_codes(index: Place, entry: AnnEntry) -> list[str]:
     """Returns a line for every block of a shard's short codes that is not what was written."""
     try:
         return open_codes(index, entry).damage()
@@ -356,7 +366,7 @@ def read_rows(index: Path, entry: ShardEntry) -> Rows:
     return Rows(**{name: shard.read(name) for name in shard.rows})
 
 
-def open_prototypes(index: Path, entry: PrototypeEntry) -> Shard:
+def open_prototypes(index: Place, entry: PrototypeEntry) -> Shard:
     """Opens a shard of prototypes that a manifest names.
 
     Raises:
@@ -366,12 +376,53 @@ def open_prototypes(index: Path, entry: PrototypeEntry) -> Shard:
     return Shard.open(index / entry.folder, lengths, entry.checksum)
 
 
-def read_prototypes(index: Path, entry: PrototypeEntry) -> Prototypes:
+def read_prototypes(index: Place, entry: PrototypeEntry) -> Prototypes:
     """Reads a whole shard of prototypes, compared with its checksums, as `read_rows` does one of rows."""
     shard = open_prototypes(index, entry)
     for name in shard.rows:
         shard.check(name)
     return Prototypes(**{name: shard.read(name) for name in shard.rows})
+
+
+def encoder_folder(index: Place, manifest: Manifest) -> Path:
+    """Returns the folder of an index's encoder on this machine: that in the index, or a copy fetched from its address.
+
+    Raises:
+        IndexCorruptError: A file is missing at the address, or the folder is not what was written.
+        IndexUnreachableError: The address does not answer.
+    """
+    folder, wanted = index / manifest.encoder["folder"], manifest.encoder.get("checksum")
+    if isinstance(folder, Path):
+        return folder
+    # What it tells besides its weights may change, and the folder keeps its name.
+    copy = folder.copy.with_name(wanted or folder.copy.name)
+    if not copy.is_dir():
+        part = copy.with_name(f".{copy.name}.{secrets.token_hex(4)}")
+        try:
+            _fetch_encoder(folder, part, wanted)
+            try:
+                part.rename(copy)
+            except OSError:
+                if not copy.is_dir():  # or another was faster
+                    raise
+        finally:
+            remove_folder(part)
+    return copy
+
+
+def _fetch_encoder(folder: Address, to: Path, wanted: str | None) -> None:
+    changed = f"{folder}: a file of the encoder is not what was written; restore it, or build the index anew"
+    # Files have no checksums of their own: they are compared together.
+    (folder / NOTES_FILE).fetch(to / NOTES_FILE, Path.exists)
+    try:
+        others = files_beside(to / NOTES_FILE)
+    except EncoderError as error:
+        raise IndexCorruptError(changed) from error
+    for name in others:
+        (folder / name).fetch(to / name, Path.exists)
+    # Old indexes have none: loading compares a fingerprint.
+    if wanted is not None and folder_checksum(to) != wanted:
+        raise IndexCorruptError(changed)
 
 
 def in_order(entries: Iterable[Entry]) -> list[Entry]:

@@ -24,11 +24,13 @@ from geoview.files import write_binary, write_json
 from geoview.models.heads import make_head
 from geoview.models.weights import backbone_state, logit_scale, read_state_dict
 
-__all__ = ["CrossViewEncoder", "find_encoder"]
+__all__ = ["NOTES_FILE", "CrossViewEncoder", "files_beside", "find_encoder"]
 
 log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
+#: What an encoder folder tells of itself.
+NOTES_FILE = "geoview.json"
 _PICKLE_SUFFIXES = {".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
 # What ImageNet backbones were trained with; a backbone trained from scratch has to be given some constants too.
 _MEAN = (0.485, 0.456, 0.406)
@@ -142,7 +144,7 @@ class CrossViewEncoder(nn.Module):
                 beside = path.with_name(_WEIGHTS[name])
                 if name == "backbone" or (name == "ground_backbone" and not beside.exists()):
                     _load(part, backbone_state(state), encoder.architecture, source=config.pretrained)
-                elif name == "ground_backbone" or encoder._has_the_head_of(path.with_name("geoview.json")):
+                elif name == "ground_backbone" or encoder._has_the_head_of(path.with_name(NOTES_FILE)):
                     _load(part, load_file(beside), encoder.architecture, source=str(beside))
             scale = logit_scale(state)
             if scale is not None:
@@ -228,7 +230,7 @@ class CrossViewEncoder(nn.Module):
             },
         )
         write_json(
-            folder / "geoview.json",
+            folder / NOTES_FILE,
             {
                 "format_version": FORMAT_VERSION,
                 "colour": self.colour,
@@ -261,7 +263,7 @@ class CrossViewEncoder(nn.Module):
                 f"{folder}: holds {pickles[0]}, a pickle that could run code; an encoder folder is config.json, "
                 "model.safetensors and geoview.json: remove it, or convert it with `geoview train --encoder.pretrained`"
             )
-        config, extras = _read_json(folder / "config.json"), _read_json(folder / "geoview.json")
+        config, extras = _read_json(folder / "config.json"), _read_json(folder / NOTES_FILE)
         version = extras.pop("format_version", None)
         if version != FORMAT_VERSION:
             raise EncoderError(
@@ -384,6 +386,17 @@ def find_encoder(name: str | Path) -> Path:
     if str(name) in names:
         return shipped / str(name)
     raise EncoderError(f"{name}: no such encoder folder; shipped encoders: {', '.join(names) or 'none'}")
+
+
+def files_beside(notes: Path) -> list[str]:
+    """Returns the names of the other files of an encoder folder, by what its `geoview.json` says.
+
+    Raises:
+        EncoderError: It cannot be read.
+    """
+    said = _read_json(notes)
+    lacking = {"ground_backbone": said.get("shared", True), "head": said.get("head", "mean") == "mean"}
+    return ["config.json", *(path for part, path in _WEIGHTS.items() if not lacking.get(part))]
 
 
 def _first(keys: list[str]) -> str:

@@ -314,12 +314,12 @@ def test_an_index_on_a_read_only_disk_opens_and_searches(tmp_path, kit):
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_search_reads_without_zarr(made):
-    """Importing it takes longer than a search; only compressed shards need it."""
+def test_a_search_on_disk_reads_without_zarr_and_obstore(made):
+    """Importing them takes longer than a search; only compressed shards and addresses need them."""
     code = (
         "import sys, numpy as np; from geoview.index.cell_index import CellIndex; "
         f"hits = CellIndex.open({str(made.path)!r}).search(np.ones((1, {DIM}), np.float32), 1); "
-        "print(hits.row[0, 0]); assert 'zarr' not in sys.modules"
+        "print(hits.row[0, 0]); assert not {'zarr', 'obstore'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
