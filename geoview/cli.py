@@ -161,7 +161,7 @@ def _parser() -> ArgumentParser:
         ("vacuum", "remove what has been replaced and nobody reads any more"),
     ):
         step = _verb(help_)
-        step.add_argument("index", type=str, help="index folder")
+        step.add_argument("index", type=str, help=f"index folder{'' if name == 'vacuum' else ' or address'}")
         if name == "verify":
             step.add_argument(
                 "--repair", action="store_true", help="make what can be made from the codes anew: short codes and lists"
@@ -204,7 +204,7 @@ def _parser() -> ArgumentParser:
         steps.add_subcommand(name, step, help=help_)
 
     info = _verb("tell what an encoder, index, training run, photo or imagery source is, as JSON")
-    info.add_argument("path", type=str, help="file or folder")
+    info.add_argument("path", type=str, help="file or folder, or the address of an index")
     verbs.add_subcommand("info", info, help=info.description)
     return parser
 
@@ -306,9 +306,10 @@ def _add_to_index(arguments: Namespace) -> int:
     import tiles
     from geoview.data.queries import find_queries
     from geoview.index.build import add_to_index
+    from geoview.index.remote import local_folder
     from geoview.index.store import read_manifest
 
-    before = read_manifest(Path(arguments.index))
+    before = read_manifest(local_folder(arguments.index))
     source = tiles.open_source(config.imagery) if config.imagery else None
     photos = find_queries(config.photos)
     after = add_to_index(arguments.index, source, _region(config.region), config, photos=photos).manifest
@@ -338,7 +339,7 @@ def _told(
 def _info_index(arguments: Namespace) -> int:
     from geoview.describe import describe_index
 
-    print(json.dumps(describe_index(Path(arguments.index)), indent=1))
+    print(json.dumps(describe_index(arguments.index), indent=1))
     return _OK
 
 
@@ -567,7 +568,7 @@ def _render_dataset(arguments: Namespace) -> int:
 def _info(arguments: Namespace) -> int:
     from geoview.describe import describe
 
-    print(json.dumps(describe(Path(arguments.path)), indent=1))
+    print(json.dumps(describe(arguments.path), indent=1))
     return _OK
 
 

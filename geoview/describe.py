@@ -13,23 +13,29 @@ from geoview.data.datasets import DATASETS, Dataset, load, recognise
 from geoview.data.photos import read_metadata
 from geoview.errors import ConfigError, DatasetError
 from geoview.index.cell_index import CellIndex
+from geoview.index.manifest import Manifest
+from geoview.index.remote import Address, Place, place_of
 from geoview.models.encoder import CrossViewEncoder
 from geoview.models.prototypes import PROTOTYPES_FILE, LearntPrototypes
 
 __all__ = ["describe", "describe_index"]
 
 
-def describe(path: Path) -> dict[str, Any]:
+def describe(path: str | Path) -> dict[str, Any]:
     """Returns what a file or folder is, as JSON can hold it.
 
     Args:
-        path: File or folder.
+        path: File or folder, or the address of an index.
 
     Raises:
         ConfigError: There is nothing.
         GeoviewError: It is broken.
         TilesError: It is no imagery, nor anything else.
     """
+    place = place_of(path)
+    if isinstance(place, Address):
+        return describe_index(place)
+    path = place
     if not path.exists():
         raise ConfigError(f"{path}: no such file or folder")
     for marker, of in (("manifest.json", describe_index), ("geoview.json", _encoder), ("config.yaml", _run)):
@@ -41,11 +47,11 @@ def describe(path: Path) -> dict[str, Any]:
     return _photo(path) if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp") else _imagery(path)
 
 
-def describe_index(path: Path) -> dict[str, Any]:
-    """Returns what an index folder holds.
+def describe_index(path: str | Place) -> dict[str, Any]:
+    """Returns what an index holds.
 
     Args:
-        path: Index folder.
+        path: Index folder, or its address.
 
     Raises:
         IndexNotFoundError: It is no index.
@@ -66,21 +72,27 @@ def describe_index(path: Path) -> dict[str, Any]:
     if ann is not None:
         manifest["ann"]["shards"] = len(ann.shards)
         manifest["ann"]["rows"] = ann.n_rows
-    folders = [s.folder for part in (index.manifest, table, ann) if part for s in part.shards]
-    folders += [ann.lists_folder] if ann else []
-    size_bytes = sum(f.stat().st_size for folder in folders for f in (path / folder).rglob("*") if f.is_file())
     extent = index.extent_deg()
     return {
         "kind": "index",
         "codes": len(index),
         "cells_without_code": index.manifest.n_skipped,
         "shards": len(shards),
-        "size_bytes": size_bytes,
+        # Plain HTTP has no way to list files.
+        "size_bytes": None if isinstance(index.path, Address) else _size_bytes(index.path, index.manifest),
         "extent_deg": None if extent is None else dict(zip(("south", "west", "north", "east"), extent, strict=True)),
         **manifest,
         "sources": len(sources),
         **{f"{key}s": sorted({str(s[key]) for s in sources if s[key]}) for key in ("date", "licence", "attribution")},
     }
+
+
+def _size_bytes(path: Path, manifest: Manifest) -> int:
+    """Length of all files but the encoder's."""
+    tables = (manifest, manifest.prototypes, manifest.ann)
+    folders = [s.folder for table in tables if table for s in table.shards]
+    folders += [manifest.ann.lists_folder] if manifest.ann else []
+    return sum(f.stat().st_size for folder in folders for f in (path / folder).rglob("*") if f.is_file())
 
 
 def _encoder(path: Path) -> dict[str, Any]:

@@ -168,7 +168,7 @@ class LocateConfig(InferenceConfig):
     """Tells where photos were taken.
 
     Attributes:
-        index: Index folder.
+        index: Index folder, or the address of one: s3://bucket/index, gs://bucket/index, https://host/index.
         top_k: Places to answer for each photo; they never touch one another.
         region: GeoJSON polygons to search in.
         near: Search around this point, `LAT,LON` (write `--near=-33.9,-70.6` with a sign), or each photo's own
@@ -228,7 +228,7 @@ class EvaluateConfig(InferenceConfig):
         query_view: What the queries of `pairs` show: street photos, or imagery of another date.
         query_imagery: Imagery of the query side of `pairs`.
         imagery: Imagery of the reference side of `pairs`.
-        index: Index folder, to score on photos.
+        index: Index folder or address, to score on photos.
         photos: Photo tables with `lat` and `lon`, photos that tell their position, or folders of such.
         seed: Of the angles of `turned` and of the bootstrap.
         overwrite: Replace `out` if it is there already.

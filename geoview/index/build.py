@@ -51,6 +51,7 @@ from geoview.index.fusion import Fusion
 from geoview.index.ground import held_back, learnt_shards, photo_vectors, prototype_shards
 from geoview.index.manifest import Manifest, PrototypeEntry, PrototypeTable, ShardEntry
 from geoview.index.prototypes import PROTOTYPE_LEVEL, Photo, Speech, known_photos
+from geoview.index.remote import local_folder
 from geoview.index.scales import around, level_of, pooled
 from geoview.index.shards import folder_checksum
 from geoview.index.tuning import refresh
@@ -109,7 +110,7 @@ def build_index(
         StorageFullError: The disk is full; running the same again goes on.
         TilesError: The imagery cannot be read.
     """
-    out = Path(out)
+    out = local_folder(out)
     if (out / "manifest.json").exists() and not config.overwrite:
         raise OutputExistsError(f"{out}: an index is there already; choose another --out or give --overwrite")
     if out.exists() and not out.is_dir():
@@ -159,7 +160,7 @@ def add_to_index(
         StorageFullError: The disk is full; running the same again goes on.
         TilesError: The imagery cannot be read.
     """
-    out = Path(path)
+    out = local_folder(path)
     with CellIndex.open(out) as index:
         encoder, level = index.encoder(), index.level
     ranges = np.empty((0, 2), np.uint64) if source is None else _ranges(source, region, level)

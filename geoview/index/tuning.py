@@ -23,6 +23,7 @@ from geoview.files import full_disk_told, write_json
 from geoview.index import ann, store
 from geoview.index.cell_index import ALWAYS_EXACT, CellIndex
 from geoview.index.manifest import AnnEntry, AnnTable, Manifest, Point
+from geoview.index.remote import local_folder
 from geoview.index.shards import file_checksum
 from geoview.index.soundness import damage_of_lists
 
@@ -63,7 +64,7 @@ def tune(path: str | Path, config: TuneConfig, photos: NDArray[np.floating] | No
         BusyError: It is being written.
         StorageFullError: The disk is full; running the same again goes on.
     """
-    out = Path(path)
+    out = local_folder(path)
     with full_disk_told(out), store.writing(out) as manifest, _opened(out, manifest) as index:
         if not len(index):
             raise ConfigError(f"{out}: holds no code to search")
@@ -97,7 +98,7 @@ def refresh(path: str | Path) -> None:
     Args:
         path: Index folder.
     """
-    out = Path(path)
+    out = local_folder(path)
     with suppress(BusyError), full_disk_told(out), store.writing(out) as manifest, _opened(out, manifest) as index:
         table = manifest.ann
         if table is None or [entry.of for entry in table.shards] == list(map(manifest.coded, manifest.shards)):
@@ -126,7 +127,7 @@ def repair(path: str | Path) -> list[str]:
         IndexCorruptError: The codec is damaged, and has to be trained again.
         BusyError: The index is being written.
     """
-    out = Path(path)
+    out = local_folder(path)
     with full_disk_told(out), store.writing(out) as manifest, _opened(out, manifest) as index:
         table = manifest.ann
         if table is None:
@@ -177,7 +178,7 @@ def _with_codec(index: CellIndex, dims_per_code: int, config: TuneConfig, rng: n
         "seed": config.seed,
     }
     entries: list[AnnEntry] = []
-    for path in index.path.glob(f"ann/*/{_PLAN}"):
+    for path in index.folder.glob(f"ann/*/{_PLAN}"):
         said = json.loads(path.read_text(encoding="utf-8"))
         if said["plan"] == plan:
             codec, entries = path.parent.name, [AnnEntry(**entry) for entry in said["shards"]]
@@ -186,9 +187,9 @@ def _with_codec(index: CellIndex, dims_per_code: int, config: TuneConfig, rng: n
         codec = secrets.token_hex(8)
         n = min(len(index), n_lists * ann.TRAINING_ROWS_A_LIST)
         sample = index.codes_of(np.sort(rng.choice(len(index), n, replace=False)))
-        ann.Codec.train(sample, n_lists, dims_per_code, config.seed).write(index.path / "ann" / codec)
-        write_json(index.path / "ann" / codec / _PLAN, {"plan": plan, "shards": []})
-    folder = index.path / "ann" / codec
+        ann.Codec.train(sample, n_lists, dims_per_code, config.seed).write(index.folder / "ann" / codec)
+        write_json(index.folder / "ann" / codec / _PLAN, {"plan": plan, "shards": []})
+    folder = index.folder / "ann" / codec
     table = AnnTable(
         codec=codec,
         codec_checksum=file_checksum(folder / ann.CODEC_FILE) or "",
@@ -214,7 +215,7 @@ def _laid_out(
     index: CellIndex, table: AnnTable, saved: Callable[[list[AnnEntry]], None] = lambda made: None
 ) -> AnnTable:
     """Codes the shards that the table does not know as they are, and lays all out in new lists."""
-    codec = ann.Codec.read(index.path / table.codec_folder, index.searched_dim)
+    codec = ann.Codec.read(index.folder / table.codec_folder, index.searched_dim)
     known = {entry.of: entry for entry in table.shards}
     entries: list[AnnEntry] = []
     with tqdm(total=len(index), desc="index tune", unit="row", disable=None, dynamic_ncols=True) as bar:
@@ -224,19 +225,19 @@ def _laid_out(
                 parts = [codec.encode(block) for block in index.codes(number)]
                 lists, codes = (np.concatenate(each) for each in zip(codec.nothing, *parts, strict=True))
                 known[of] = store.write_codes(
-                    index.path, AnnEntry(shard.parent, of, table.codec, "", 0, ""), lists, codes
+                    index.folder, AnnEntry(shard.parent, of, table.codec, "", 0, ""), lists, codes
                 )
                 saved([*known.values()])
             entries.append(known[of])
             bar.update(shard.rows)
-    opened = [store.open_codes(index.path, entry) for entry in entries]
+    opened = [store.open_codes(index.folder, entry) for entry in entries]
     for shard_codes in opened:
         for name in shard_codes.rows:
             shard_codes.check(name)
     generation = secrets.token_hex(8)
     made = replace(table, shards=entries, lists=generation)
-    codec.lay_out([(s.read("list"), s.read("code")) for s in opened], index.path / made.lists_folder)
-    return replace(made, lists_checksum=file_checksum(index.path / made.lists_folder / ann.LISTS_FILE) or "")
+    codec.lay_out([(s.read("list"), s.read("code")) for s in opened], index.folder / made.lists_folder)
+    return replace(made, lists_checksum=file_checksum(index.folder / made.lists_folder / ann.LISTS_FILE) or "")
 
 
 def _exact(index: CellIndex, queries: NDArray[np.floating]) -> Point:

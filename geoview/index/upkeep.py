@@ -23,6 +23,7 @@ from geoview.index import store
 from geoview.index.cell_index import CellIndex
 from geoview.index.manifest import Manifest, PrototypeEntry, PrototypeTable, ShardEntry
 from geoview.index.prototypes import Prototypes, Speech, embed_photos, known_photos
+from geoview.index.remote import local_folder
 from geoview.index.tuning import refresh
 
 __all__ = ["merge", "remove_photos", "remove_region", "vacuum"]
@@ -41,8 +42,9 @@ def vacuum(path: str | Path) -> tuple[int, int]:
         IndexNotFoundError: It is no index.
         BusyError: It is being written.
     """
-    with store.writing(Path(path)):
-        gone = store.sweep(Path(path))
+    index = local_folder(path)
+    with store.writing(index):
+        gone = store.sweep(index)
     return len(gone), sum(gone.values())
 
 
@@ -61,7 +63,7 @@ def remove_region(path: str | Path, region: Region) -> int:
         IndexNotFoundError: It is no index.
         BusyError: It is being written.
     """
-    index = Path(path)
+    index = local_folder(path)
     with full_disk_told(index), store.writing(index) as before:
         ranges = region.cell_ranges(before.level)
         entries = [_without(index, entry, ranges) for entry in before.shards]
@@ -90,7 +92,7 @@ def remove_photos(path: str | Path, photos: Sequence[PhotoQuery], config: Infere
         IndexNotFoundError: It is no index.
         BusyError: It is being written.
     """
-    index = Path(path)
+    index = local_folder(path)
     with full_disk_told(index), store.writing(index) as before:
         table = before.prototypes
         if table is None:
@@ -150,21 +152,21 @@ def merge(first: str | Path, second: str | Path, out: str | Path) -> CellIndex:
         ConfigError: They differ in what cannot be merged, or have photos in common.
         StorageFullError: The disk is full.
     """
-    out = Path(out)
+    out = local_folder(out)
     plan = out / "build" / "plan.json"
     if out.exists() and any(out.iterdir()) and ((out / "manifest.json").exists() or not plan.exists()):
         raise OutputExistsError(f"{out}: is there already; merge into a new folder")
-    with CellIndex.open(first) as one, CellIndex.open(second) as other:
+    with CellIndex.open(local_folder(first)) as one, CellIndex.open(local_folder(second)) as other:
         table = _table_of_both(one, other)
         with full_disk_told(out), exclusive(out / "build"):
-            _begun_anew(plan, {"merges": [str(index.path.resolve()) for index in (one, other)]})
+            _begun_anew(plan, {"merges": [str(index.folder.resolve()) for index in (one, other)]})
             fingerprint = Path(one.manifest.encoder["folder"])
-            shutil.copytree(one.path / fingerprint, out / fingerprint)
+            shutil.copytree(one.folder / fingerprint, out / fingerprint)
             for file in (out / fingerprint).iterdir():
                 sync(file)
             shards = {entry.parent: _copied(one, entry, out) for entry in one.manifest.shards}
             for entry in other.manifest.shards:
-                rows = store.read_rows(other.path, entry)
+                rows = store.read_rows(other.folder, entry)
                 if entry.parent in shards:
                     rows = store.read_rows(out, shards[entry.parent]).updated(rows)
                 shards[entry.parent] = store.write_rows(out, entry.parent, rows)
@@ -251,14 +253,14 @@ def _table_of_both(one: CellIndex, other: CellIndex) -> PrototypeTable | None:
 
 
 def _copied(index: CellIndex, entry: ShardEntry, out: Path) -> ShardEntry:
-    return store.write_rows(out, entry.parent, store.read_rows(index.path, entry))
+    return store.write_rows(out, entry.parent, store.read_rows(index.folder, entry))
 
 
 def _prototypes_of_both(one: CellIndex, other: CellIndex, out: Path) -> list[PrototypeEntry]:
     parts: dict[str, list[Prototypes]] = {}
     for index in (one, other):
         for entry in index.manifest.prototypes.shards if index.manifest.prototypes else ():
-            parts.setdefault(entry.parent, []).append(store.read_prototypes(index.path, entry))
+            parts.setdefault(entry.parent, []).append(store.read_prototypes(index.folder, entry))
     return store.in_order(
         store.write_prototypes(out, token, Prototypes.concatenate(each)) for token, each in parts.items()
     )
