@@ -160,48 +160,51 @@ def top_k_of(
     candidates: NDArray[np.int64],
     vectors_of: Callable[[NDArray[np.int64]], NDArray[np.floating]],
     k: int,
-    *,
-    device: str | torch.device = "cpu",
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Finds the rows with the largest inner products among candidates of each query.
+
+    On the CPU: a vector is multiplied with one query, or few, which takes less time than to bring it to another device.
 
     Args:
         queries: (Q, D), any float type; computed in float32.
         candidates: (Q, c) row numbers, none twice for one query; -1 for none.
-        vectors_of: Returns the (n, D) vectors of n row numbers.
+        vectors_of: Returns the (n, D) vectors of n row numbers, which ascend.
         k: Rows to find for each query.
-        device: Where to compute.
 
     Returns:
         As `top_k`.
     """
-    q = torch.as_tensor(np.ascontiguousarray(queries, dtype=np.float32), device=device)
-    scores = np.full(candidates.shape, -np.inf, np.float32)
-    step = max(1, _CANDIDATES // max(1, candidates.shape[1]))
-    for start in range(0, len(q), step):
-        mine = candidates[start : start + step]
-        there = mine >= 0
-        vectors = torch.as_tensor(vectors_of(mine[there]), device=device).float()
-        if there.all():
-            # Row times matrix: on a CPU ten times as fast as the same as matrix times column.
-            products = torch.bmm(q[start : start + step, None], vectors.view(*mine.shape, -1).mT)
-            scores[start : start + step] = products[:, 0].cpu().numpy()
-        else:
-            of = torch.as_tensor(np.nonzero(there)[0], device=device)
-            scores[start : start + step][there] = (vectors * q[start : start + step][of]).sum(dim=1).cpu().numpy()
+    q, flat, n = np.ascontiguousarray(queries, np.float32), candidates.ravel(), candidates.shape[1]
+    scores = np.full(len(flat), -np.inf, np.float32)
+    # By row, through all queries: what lies together is read together, and what several queries want is read once.
+    order = np.argsort(flat)
+    order = order[np.searchsorted(flat, 0, sorter=order) :]
+    for start in range(0, len(order), _CANDIDATES):
+        at = order[start : start + _CANDIDATES]
+        vectors = torch.as_tensor(vectors_of(flat[at])).float().numpy()
+        with np.errstate(all="ignore"):
+            scores[at] = np.vecdot(vectors, q.take(at // n, axis=0))
     scores[~np.isfinite(scores)] = -np.inf
-    at = torch.as_tensor(scores).topk(min(k, candidates.shape[1]), dim=1).indices.numpy()
-    best = np.take_along_axis(scores, at, 1)
-    rows = np.where(np.isneginf(best), -1, np.take_along_axis(candidates, at, 1))
-    nothing = np.full((len(q), k), -1, np.int64), np.full((len(q), k), -np.inf, np.float32)
-    return merged_top_k((rows, best), nothing)
+    products = scores.reshape(candidates.shape)
+    largest = np.argpartition(-products, min(k, n) - 1, axis=1)[:, :k]
+    best = np.take_along_axis(products, largest, 1)
+    rows = np.where(np.isneginf(best), -1, np.take_along_axis(candidates, largest, 1))
+    found = np.full((len(q), k), -1, np.int64), np.full((len(q), k), -np.inf, np.float32)
+    found[0][:, :n], found[1][:, :n] = _in_order(rows, best, k)
+    return found
 
 
 def merged_top_k(
     one: tuple[NDArray[np.int64], NDArray[np.float32]], other: tuple[NDArray[np.int64], NDArray[np.float32]]
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Merges rows and scores, (Q, n) each, with others, (Q, k) each: the best (Q, k) of both, as `top_k` has them."""
-    k = other[0].shape[1]
     rows, scores = np.concatenate([one[0], other[0]], axis=1), np.concatenate([one[1], other[1]], axis=1)
+    return _in_order(rows, scores, other[0].shape[1])
+
+
+def _in_order(
+    rows: NDArray[np.int64], scores: NDArray[np.float32], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Returns the best k of rows and scores, (Q, n) each, best first, equal scores by row."""
     best = np.lexsort((rows, -scores), axis=1)[:, :k]
     return np.take_along_axis(rows, best, 1), np.take_along_axis(scores, best, 1)

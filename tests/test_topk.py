@@ -162,12 +162,21 @@ def test_candidates_are_scored_as_if_they_were_all_that_there_is(monkeypatch, k,
     vectors, queries = rng.normal(size=(200, 8)).astype(np.float32), rng.normal(size=(9, 8))
     candidates = np.stack([rng.permutation(200)[:30] for _ in queries])
     candidates[3, 4:], candidates[4] = -1, -1
-    rows, scores = top_k_of(queries, candidates, lambda numbers: vectors[numbers].astype(np.float16), k)
+    asked = []
+
+    def vectors_of(numbers):
+        asked.append(numbers)
+        return vectors[numbers].astype(np.float16)
+
+    rows, scores = top_k_of(queries, candidates, vectors_of, k)
+    assert max(map(len, asked)) <= at_once
+    # Ascending through all queries, as they lie on disk.
+    np.testing.assert_array_equal(np.concatenate(asked), np.sort(candidates[candidates >= 0]))
     for mine, found, score, query in zip(candidates, rows, scores, queries, strict=True):
         there = np.sort(mine[mine >= 0])
         wanted, best = top_k(query[None], [(there, vectors[there].astype(np.float16))], k)
         assert found.tolist() == wanted[0].tolist()
-        np.testing.assert_allclose(score, best[0], rtol=1e-5)
+        np.testing.assert_allclose(score, best[0], rtol=1e-5, atol=1e-6)
 
 
 def test_candidates_that_tie_come_in_the_order_of_the_rows():
@@ -176,11 +185,17 @@ def test_candidates_that_tie_come_in_the_order_of_the_rows():
     assert scores.tolist() == [[2.0, 2.0, 2.0]]
 
 
+@pytest.mark.filterwarnings("error")
 def test_a_candidate_that_is_not_finite_is_never_returned():
-    vectors = np.array([[np.nan, 1], [np.inf, 1], [1, 1]], np.float32)
-    rows, scores = top_k_of(np.ones((1, 2)), np.array([[0, 1, 2]]), lambda rows: vectors[rows], 3)
+    vectors = np.array([[np.nan, 1], [np.inf, 1], [1, 1], [np.inf, -np.inf]], np.float32)
+    rows, scores = top_k_of(np.ones((1, 2)), np.array([[0, 1, 2, 3]]), lambda rows: vectors[rows], 3)
     assert rows.tolist() == [[2, -1, -1]]
     assert np.isneginf(scores[0, 1:]).all()
+
+
+def test_no_queries_have_no_candidates():
+    rows, scores = top_k_of(np.ones((0, 2)), np.empty((0, 5), np.int64), lambda rows: np.ones((len(rows), 2)), 3)
+    assert rows.shape == scores.shape == (0, 3)
 
 
 def test_merged_rows_are_the_best_of_both():

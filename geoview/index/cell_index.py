@@ -48,7 +48,7 @@ Blocks = Iterator[tuple[NDArray[np.int64], NDArray[np.floating]]]
 _NO_CELLS = np.empty(0, np.uint64)
 # Shards that are read at once at an address, where time goes into waiting for answers.
 _AT_ONCE = 16
-T = TypeVar("T")
+S, T = TypeVar("S"), TypeVar("T")
 #: Fewer rows are scored one and all: faster than any detour, and exact.
 ALWAYS_EXACT = 50_000
 
@@ -183,7 +183,7 @@ class CellIndex:
             region: Search these cells only; reads only their rows.
             kappa: Weight of ground photos against imagery; None is what the index was fitted to.
             exact: Score all codes, whatever the index was tuned to.
-            device: Where to compute.
+            device: Where all rows are scored; the few that lists propose are scored on the CPU.
 
         Returns:
             The best rows, best first, with their exact scores; equal scores in S2 order.
@@ -224,7 +224,7 @@ class CellIndex:
         return self.manifest.dim + bool(self.fusion.kappa)
 
     def codes_of(self, rows: NDArray[np.int64]) -> NDArray[np.floating]:
-        """Returns the codes of rows, (n, searched_dim), as they are searched."""
+        """Returns the codes of ascending rows, (n, searched_dim), as they are searched."""
         return self._fused(rows, self._gathered(rows), self.fusion)
 
     def codes(self, number: int) -> Iterator[NDArray[np.floating]]:
@@ -357,7 +357,7 @@ class CellIndex:
             self._shards[number] = store.open_shard(self.path, self.manifest.shards[number])
         return self._shards[number]
 
-    def _of_each(self, shards: Iterable[int], read: Callable[[int], T]) -> list[T]:
+    def _of_each(self, shards: Iterable[S], read: Callable[[S], T]) -> list[T]:
         """Reads something of each of some shards; at an address, of several at once."""
         if isinstance(self.path, Path):
             return list(map(read, shards))
@@ -501,7 +501,7 @@ class CellIndex:
         step = max(1, _CANDIDATES // n)
         for part in (slice(i, i + step) for i in range(0, len(queries), step)):
             candidates = self._proposals.candidates(queries[part], n, point.n_probe, mask)
-            best[0][part], best[1][part] = top_k_of(queries[part], candidates, self.codes_of, k, device=device)
+            best[0][part], best[1][part] = top_k_of(queries[part], candidates, self.codes_of, k)
             self._trim()
         rest = self._proposals.unknown(selection)
         if rest:
@@ -520,29 +520,33 @@ class CellIndex:
             self._floor_bytes = _file_bytes()
 
     def _gathered(self, rows: NDArray[np.int64]) -> NDArray[np.floating]:
-        """Returns the aerial codes of rows in any order, (n, dim)."""
+        """Returns the aerial codes of ascending rows, (n, dim)."""
         gathered = np.empty((len(rows), self.manifest.dim), np.float16)
-        shards = np.searchsorted(self._first_row, rows, "right") - 1
 
-        def gather(number: int) -> None:
-            here = np.flatnonzero(shards == number)
-            gathered[here] = self._aerial(number, rows[here] - self._first_row[number])
+        def gather(part: tuple[int, slice, NDArray[np.int64]]) -> None:
+            number, here, inside = part
+            gathered[here] = self._aerial(number, inside)
 
-        self._of_each(np.flatnonzero(np.bincount(shards)).tolist(), gather)
+        self._of_each(self._by_shard(rows), gather)
         return gathered
 
     def _cell_ids(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-        found = np.zeros(rows.shape, np.uint64)
-        shards = np.searchsorted(self._first_row, rows, "right") - 1
+        found, order = np.zeros(rows.size, np.uint64), np.argsort(rows, axis=None)
 
-        def find(shard: int) -> None:
-            here = (shards == shard) & (rows >= 0)
-            at = rows[here] - self._first_row[shard]
-            self._shard(shard).check("cell", at)
-            found[here] = self._shard(shard).read("cell")[at]
+        def find(part: tuple[int, slice, NDArray[np.int64]]) -> None:
+            number, here, inside = part
+            self._shard(number).check("cell", inside)
+            found[order[here]] = self._shard(number).read("cell")[inside]
 
-        self._of_each(np.unique(shards[rows >= 0]).tolist(), find)
-        return found
+        self._of_each(self._by_shard(rows.ravel()[order]), find)
+        return found.reshape(rows.shape)
+
+    def _by_shard(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, slice, NDArray[np.int64]]]:
+        """Yields the shards of ascending rows: which of the rows lie in one, and their numbers in there."""
+        ends = np.searchsorted(rows, self._first_row)
+        for number in np.flatnonzero(np.diff(ends)).tolist():
+            here = slice(ends[number], ends[number + 1])
+            yield number, here, rows[here] - self._first_row[number]
 
 
 def _file_bytes() -> int:

@@ -149,8 +149,10 @@ class Shard:
         if not isinstance(rows, slice) and len(rows) and (np.diff(rows) == 1).all():
             rows = slice(int(rows[0]), int(rows[-1]) + 1)
         try:
-            simple = isinstance(rows, slice) or isinstance(column, np.ndarray | RemoteRows)
-            taken: NDArray[Any] = column[rows] if simple else column.oindex[rows]
+            if isinstance(rows, slice) or isinstance(column, RemoteRows):
+                taken: NDArray[Any] = column[rows]
+            else:  # take copies rows whole, indexing does not
+                taken = column.take(rows, axis=0) if isinstance(column, np.ndarray) else column.oindex[rows]
         except IndexCorruptError:
             raise
         except _FAULTS as error:
