@@ -129,6 +129,18 @@ def test_memory_that_is_given_back_changes_no_answer(tuned, monkeypatch):
         assert np.array_equal(index.search(queries(), 10).score, kept.score)
 
 
+@pytest.mark.parametrize("limit", [{"_QUERIES": 7}, {"_CANDIDATES": 500}])
+def test_queries_that_are_many_are_searched_in_parts(tuned, monkeypatch, limit):
+    point = Point(16, 20, 0.0, 0.0)  # so many candidates that which of those at their end is one makes no difference
+    with CellIndex.open(tuned) as index:
+        at_once = index.search_at(point, queries(), 10)
+        for name, value in limit.items():
+            monkeypatch.setattr(cell_index, name, value)
+        in_parts = index.search_at(point, queries(), 10)
+    assert np.array_equal(in_parts.row, at_once.row)
+    np.testing.assert_allclose(in_parts.score, at_once.score, atol=1e-6)
+
+
 def test_one_region_after_another_is_searched(tuned):
     east, west = (Region.disc((CENTRE_DEG[0], CENTRE_DEG[1] + shift), 2000.0) for shift in (0.02, -0.02))
     with CellIndex.open(tuned) as index:
