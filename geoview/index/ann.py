@@ -33,8 +33,11 @@ _NUMBER_BYTES = 8
 
 
 def lists_for(n_rows: int) -> int:
-    """Returns how many lists so many rows are best divided into: about four times their square root, a power of two."""
-    return int(2 ** np.clip(np.round(np.log2(4 * np.sqrt(max(1, n_rows)))), 4, 16))
+    """Returns how many lists so many rows are best divided into: about twice their square root, a power of two.
+
+    With more, a query's nearest centres take longer to find than their lists to look through.
+    """
+    return int(2 ** np.clip(np.round(np.log2(2 * np.sqrt(max(1, n_rows)))), 4, 16))
 
 
 def code_bytes(dim: int, dims_per_code: int) -> int:
