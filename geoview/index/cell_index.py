@@ -50,7 +50,8 @@ Blocks = Iterator[tuple[NDArray[np.int64], NDArray[np.floating]]]
 _NO_CELLS = np.empty(0, np.uint64)
 # Shards that are read at once at an address, where time goes into waiting for answers.
 _AT_ONCE = 16
-S, T = TypeVar("S"), TypeVar("T")
+S = TypeVar("S")
+T = TypeVar("T")
 #: Fewer rows are scored one and all: faster than any detour, and exact.
 ALWAYS_EXACT = 50_000
 
