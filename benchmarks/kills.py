@@ -2,11 +2,12 @@
 
     python benchmarks/kills.py --work DIR [--kills 200]
 
-Builds, additions of imagery and of photos, removals, merges and vacuums of a small index are each begun, killed after a
-time drawn at random and begun again until they end by themselves. A reader in a process of its own opens the index
-over and over and compares its answers with a search by hand through the rows that its own commit names, every block
-checked. After each operation the index must hold exactly the rows and photos that it is to hold. What is counted:
-kills, of which kind, how many left work half done, wrong answers, lost rows, runs that did not go on.
+Builds, tunings, additions of imagery and of photos, removals, merges and vacuums of a small index are each begun,
+killed after a time drawn at random and begun again until they end by themselves. A reader in a process of its own opens
+the index over and over, compares its exact answers with a search by hand through the rows that its own commit names,
+every block checked, and where the index is tuned, the scores of what it finds there with those rows. After each
+operation the index must hold exactly the rows and photos that it is to hold. What is counted: kills, of which kind, how
+many left work half done, wrong answers, lost rows, runs that did not go on.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ from geoview import cli
 from geoview.config import AerialView, GroundView
 from geoview.errors import GeoviewError
 from geoview.geo.regions import Region
-from geoview.index import build, ground, store
+from geoview.index import build, cell_index, ground, store, tuning
 from geoview.index.cell_index import CellIndex
+from geoview.index.manifest import Point
 from geoview.models.encoder import CrossViewEncoder
 from geoview.render.region import write_region
 from geoview.render.world import make_world
@@ -53,6 +55,11 @@ def main() -> None:
     torch.set_num_threads(1)
     # Small blocks: more moments between which a process can die.
     build._BLOCK_CELLS, ground._BLOCK_PHOTOS = 64, 8
+    # A small index is tuned and searched as one of millions is.
+    cell_index.ALWAYS_EXACT = tuning.ALWAYS_EXACT = 100
+    tuning._exact = lambda index, queries: Point(0, 1, 1.0, 1e6)
+    # With twice the rows, the lists find less of them: that is told, and no damage.
+    cell_index._WORSE = 1.0
     shutil.rmtree(arguments.work, ignore_errors=True)
     stage = Stage(arguments.work)
     report = {
@@ -98,6 +105,7 @@ class Stage:
         index, part = str(self.index), str(self.part)
         return [
             ("build", [*make, "--imagery", self.old, "--out", index], self.index),
+            ("tune", ["index", "tune", index, "--recall", "0.8"], self.index),
             ("add imagery", ["index", "add", index, "--imagery", self.new, *run], self.index),
             ("add photos", ["index", "add", index, "--photos", str(self.photos), *run], self.index),
             ("remove cells", ["index", "remove", index, "--region", part], self.index),
@@ -238,18 +246,24 @@ def asked(path: Path, said: Counter[str], wrong: list[str]) -> None:
             said["searches"] += 1
             said["commits_seen"] = len(numbers)
             try:
-                hits = index.search(queries, 5, kappa=0.0)
-                if not np.allclose(hits.score, by_hand(index, queries, 5), atol=1e-4):
+                codes = by_hand(index)
+                scores = queries @ codes.T
+                best = index.search(queries, 5, kappa=0.0, exact=True)
+                if not np.allclose(best.score, -np.sort(-scores, axis=1)[:, :5], atol=1e-4):
                     wrong.append(f"commit {index.manifest.number}: another answer than by hand")
+                said["tuned_searches"] += index.manifest.ann is not None
+                found = index.search(queries, 5, kappa=0.0)
+                there = found.row >= 0
+                if not np.allclose(found.score[there], np.take_along_axis(scores, found.row, 1)[there], atol=1e-4):
+                    wrong.append(f"commit {index.manifest.number}: another score than by hand")
             except GeoviewError as error:
                 wrong.append(f"commit {index.manifest.number}: {error}")
 
 
-def by_hand(index: CellIndex, queries: NDArray[np.float32], k: int) -> NDArray[np.float32]:
-    """Returns the (Q, k) best scores over all rows that the index's commit names, read anew."""
+def by_hand(index: CellIndex) -> NDArray[np.float32]:
+    """Returns the codes of all rows that the index's commit names, read anew."""
     shards = [store.open_shard(index.path, entry) for entry in index.manifest.shards]
-    codes = np.concatenate([shard.read("aerial") for shard in shards]).astype(np.float32)
-    return -np.sort(-(queries @ codes.T), axis=1)[:, :k]
+    return np.concatenate([shard.read("aerial") for shard in shards]).astype(np.float32)
 
 
 if __name__ == "__main__":
