@@ -1,13 +1,17 @@
 """What ground photos add to imagery: aerial codes alone, prototypes alone, both, and every photo kept as it is.
 
-    python benchmarks/hybrid.py --work DIR [--styles european_town arid] [--side_m 3000]
+    python benchmarks/hybrid.py --work DIR [--styles european_town arid] [--side_m 2000]
 
 A rendered region of each style. Its western half is photographed densely, its eastern a thirtieth as densely, half of
 the photos panoramas and half through a lens. Photos of the index are of one date, those that are asked of another, by
 other cameras in other light; imagery is of a third. Ground is parted in blocks of level 17 (about 70 m): photos that
-are asked stand in four blocks of ten, those of the index in the others, where a tenth of the ground (blocks of level
-15) is kept back to fit kappa. Headings are told of photos in the index and never of those asked. What is reported is
-recall of the first place within 100 and 200 m, with the interval of a bootstrap over blocks, and the bytes of codes.
+are asked stand in four blocks of ten; of the others one in ten (blocks of level 15) is kept back to fit kappa, the rest
+are in the index. Headings are told of photos in the index and never of those asked. What is reported is recall of the
+first place within 100 and 200 m, with the interval of a bootstrap over blocks, and the bytes of codes.
+
+All arms are trained on the photos of the index and the imagery, from the shipped encoder, for as many steps: one
+encoder alone, and one for each level of learnt prototypes, beside which its imagery alone is reported too. Averaged
+prototypes and the rival have the encoder that was trained alone.
 
 The rival is nearest neighbours over all photos of the index, alone (its place is the photo's) and fused late (a cell's
 score is its aerial one and a weight times that of the best photo within 100 m; the weight is fitted as kappa is).
@@ -16,6 +20,7 @@ score is its aerial one and a weight times that of the best photo within 100 m; 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import math
 import os
@@ -34,9 +39,19 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 import tiles
-from geoview.config import BuildConfig, InferenceConfig
+from geoview.config import (
+    AugmentConfig,
+    BuildConfig,
+    DataConfig,
+    EncoderConfig,
+    InferenceConfig,
+    OptimiserConfig,
+    PlanView,
+    PrototypesConfig,
+    TrainConfig,
+)
 from geoview.data.queries import PhotoQuery, find_queries
-from geoview.evaluate.fusion import KAPPAS, fit_fusion
+from geoview.evaluate.fusion import KAPPAS, fusion_for
 from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.geo.sphere import EARTH_RADIUS_M, distance_m, unit_vectors
@@ -44,22 +59,42 @@ from geoview.index import store
 from geoview.index.build import build_index
 from geoview.index.cell_index import CellIndex
 from geoview.index.fusion import Fusion
-from geoview.index.ground import prototype_shards
+from geoview.index.ground import learnt_shards, prototype_shards
 from geoview.index.manifest import PrototypeTable
 from geoview.index.prototypes import Photo, Speech, embed_photos, known_photos
 from geoview.locate.localizer import EmbeddedPhoto, Localizer, Search
 from geoview.metrics import bootstrap_interval
 from geoview.models.encoder import CrossViewEncoder, find_encoder
+from geoview.models.prototypes import LearntPrototypes
 from geoview.render.photos import write_shots, write_table
 from geoview.render.region import write_features, write_region
 from geoview.render.shots import PhotoKind, Stand, draw_shots
 from geoview.render.world import make_world
+from geoview.training.fit import fit
 
 RANGE_M = 100.0
 RADII_M = (100, 200)
 BLOCK_LEVEL, ASKED_OF_TEN = 17, 4
 KEPT_BACK_LEVEL = 15
+LEVELS = (15, 17)
 NEAR_M = 100.0
+# What the shipped encoder was trained with, but for turns: prototypes are of places as they lie.
+AUGMENT = AugmentConfig(
+    turn=False,
+    flip=False,
+    reference_offset_m=9.0,
+    rotation_jitter_deg=10.0,
+    scale_jitter=0.05,
+    gamma=0.1,
+    gain=0.05,
+    saturation=0.1,
+    contrast=0.1,
+    brightness=0.02,
+    channel_mix=0.03,
+    greyscale_share=0.03,
+    noise=0.01,
+    erase_share=0.0,
+)
 # Epochs of the rendered world: photos of the index, imagery, photos that are asked.
 INDEXED, IMAGED, ASKED = 0, 1, 2
 SPARSE = 1 / 30
@@ -71,81 +106,192 @@ def main() -> None:
     parser.add_argument("--encoder", default="demo")
     parser.add_argument("--styles", nargs="+", default=["european_town", "arid"])
     parser.add_argument("--seed", type=int, default=301)
-    parser.add_argument("--side_m", type=float, default=3000.0)
+    parser.add_argument("--side_m", type=float, default=2000.0)
     parser.add_argument("--level", type=int, default=19)
-    parser.add_argument("--photos_a_ha", type=float, default=3.0, help="of the western half")
-    parser.add_argument("--asked", type=int, default=600, help="photos that are asked, of each kind")
+    parser.add_argument("--photos_a_ha", type=float, default=10.0, help="of the western half")
+    parser.add_argument("--asked", type=int, default=300, help="photos that are asked, of each kind")
+    parser.add_argument("--steps", type=int, default=250, help="of training, 64 pairs each")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "hybrid.json")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    encoder = CrossViewEncoder.load(find_encoder(arguments.encoder))
+    shipped = CrossViewEncoder.load(find_encoder(arguments.encoder))
     report: dict[str, Any] = {
         "what": "recall of the first place with imagery, with ground photos, and with both, on rendered regions",
         "machine": f"{cpu_model()}, {os.cpu_count()} cores, {arguments.threads} threads used",
         "torch": torch.__version__,
         "date": datetime.now(UTC).date().isoformat(),
-        "encoder": {"name": arguments.encoder, "fingerprint": encoder.fingerprint()},
+        "encoder": {"name": arguments.encoder, "fingerprint": shipped.fingerprint()},
+        "steps": arguments.steps,
         "level": arguments.level,
         "side_m": arguments.side_m,
         "styles": {},
     }
     for style in arguments.styles:
-        report["styles"][style] = measured(style, encoder, arguments)
+        report["styles"][style] = measured(style, shipped, arguments)
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(report, indent=1) + "\n")
         print(json.dumps(report["styles"][style], indent=1), flush=True)
 
 
-def measured(style: str, encoder: CrossViewEncoder, arguments: argparse.Namespace) -> dict[str, Any]:
+def measured(style: str, shipped: CrossViewEncoder, arguments: argparse.Namespace) -> dict[str, Any]:
     """Makes a region, its index and its photos, and scores every way."""
-    config = InferenceConfig(device="cpu", num_workers=arguments.threads)
     ground = Ground.made(style, arguments)
     indexed, fitted, asked = parted(ground)
-    index = indexed_imagery(ground, encoder, arguments)
-    embedder = Localizer(index, config)
-    embedded = {kind: in_parts(embedder, queries) for kind, queries in asked.items()}
-    photos, vectors, failed = embed_photos(encoder, indexed, config)
+    stage = Stage.of(trained(ground, indexed, shipped, None, arguments), ground, fitted, asked, arguments)
+    photos, vectors, failed = embed_photos(stage.localizer.encoder, indexed, stage.localizer.config)
     assert not failed, failed
     report: dict[str, Any] = {
-        "cells": len(index),
+        "cells": len(stage.index),
         "photos_in_index": len(photos),
         "photos_to_fit": len(fitted),
-        "bytes_of_aerial_codes": len(index) * encoder.dim * 2,
+        "bytes_of_aerial_codes": len(stage.index) * shipped.dim * 2,
         "arms": {},
     }
-    report["arms"]["imagery"] = scored(embedded, partial(first_places, embedder, kappa=0.0), ground, photos)
-    for border in (False, True):
-        for frustum in (False, True):
-            speech = Speech(border=border, frustum=frustum)
-            hybrid = with_prototypes(index, photos, vectors, speech)
-            fusion, notes = fit_fusion(hybrid, fitted, config)
-            table = hybrid.prototypes()
-            name = f"border {'on' if border else 'off'}, frustum {'on' if frustum else 'off'}"
-            localizer = Localizer(hybrid, config)
-            for how, kappa in (
-                ("prototypes alone", Fusion(math.inf)),
-                ("both, kappa 1", Fusion(1.0)),
-                ("both, kappa fitted", fusion),
-            ):
-                found = scored(embedded, partial(first_places, localizer, kappa=kappa), ground, photos)
-                report["arms"][f"{how}; {name}"] = {
-                    "kappa": None if math.isinf(kappa.kappa) else kappa.kappa,
-                    "offset": kappa.offset,
-                    "bytes_of_prototypes": len(table) * encoder.dim * 4,
-                    **({"fit": notes} if how.endswith("fitted") else {}),
-                    **found,
-                }
-    rival = Rival(index, photos, vectors)
-    weight = rival.fitted(in_parts(embedder, [PhotoQuery(p.path, fov_deg=p.fov_deg) for p in fitted]), fitted)
-    arms = {"all photos alone": rival.nearest, "all photos, fused late": partial(rival.fused, weight=weight)}
-    for how, places in arms.items():
-        report["arms"][how] = {
+    score = partial(scored, ground=ground, photos=photos)
+    arms = report["arms"]
+    arms["imagery"] = score(stage.asked, partial(first_places, stage.localizer, kappa=0.0))
+    ways = [Speech(15, border, frustum) for border in (False, True) for frustum in (False, True)]
+    for speech in [*ways, *(Speech(level, True, False) for level in LEVELS[1:])]:
+        switches = f"border {'on' if speech.border else 'off'}, frustum {'on' if speech.frustum else 'off'}"
+        shards = prototype_shards(stage.index.path, photos, vectors, speech)
+        table = PrototypeTable(speech.level, speech.border, speech.frustum, shards)
+        arms |= hybrids(f"averaged, level {speech.level}, {switches}", stage, table, score)
+    for level in LEVELS:
+        run = trained(ground, indexed, shipped, level, arguments)
+        learning = Stage.of(run, ground, fitted, asked, arguments)
+        learnt = LearntPrototypes.open(run)
+        shards = learnt_shards(learning.index.path, learnt, learning.index.cell_ids())
+        table = PrototypeTable(learnt.level, learnt.border, learnt.frustum, shards, learnt=True)
+        arms[f"imagery, encoder of prototypes of level {level}"] = score(
+            learning.asked, partial(first_places, learning.localizer, kappa=0.0)
+        )
+        arms |= hybrids(f"learnt, level {level}", learning, table, score)
+    rival = Rival(stage.index, photos, vectors)
+    weight = rival.fitted(stage.fitted)
+    for how, places in {
+        "all photos alone": rival.nearest,
+        "all photos, fused late": partial(rival.fused, weight=weight),
+    }.items():
+        arms[how] = {
             "weight": weight if "late" in how else None,
-            "bytes_of_photos": len(photos) * encoder.dim * 2,
-            **scored(embedded, places, ground, photos),
+            "bytes_of_photos": len(photos) * shipped.dim * 2,
+            **score(stage.asked, places),
         }
     return report
+
+
+@dataclass(frozen=True)
+class Stage:
+    """An encoder, the index that it makes of the imagery, and the photos as it sees them.
+
+    Attributes:
+        index: Without prototypes.
+        localizer: Of the index.
+        fitted: Photos to fit kappa on.
+        asked: Photos that are asked, by kind.
+    """
+
+    index: CellIndex
+    localizer: Localizer
+    fitted: list[EmbeddedPhoto]
+    asked: dict[str, list[EmbeddedPhoto]]
+
+    @classmethod
+    def of(
+        cls,
+        run: Path,
+        ground: Ground,
+        fitted: list[Photo],
+        asked: dict[str, list[PhotoQuery]],
+        arguments: argparse.Namespace,
+    ) -> Stage:
+        """Builds the index, or opens it, and embeds the photos."""
+        index = indexed_imagery(ground, run / "encoder", arguments)
+        localizer = Localizer(index, InferenceConfig(device="cpu", num_workers=arguments.threads))
+        queries = [PhotoQuery(p.path, latlon_deg=p.latlon_deg, fov_deg=p.fov_deg) for p in fitted]
+        return cls(
+            index,
+            localizer,
+            in_parts(localizer, queries),
+            {kind: in_parts(localizer, each) for kind, each in asked.items()},
+        )
+
+
+def hybrids(
+    name: str, stage: Stage, table: PrototypeTable, score: Callable[..., dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Scores prototypes alone, with imagery at kappa 1, and at the kappa that is fitted."""
+    manifest = replace(stage.index.manifest, prototypes=table, fusion=asdict(Fusion(1.0)))
+    localizer = Localizer(
+        CellIndex(stage.index.path, store.Commit(manifest, None), checked=False), stage.localizer.config
+    )
+    truth_deg = np.array([photo.query.latlon_deg for photo in stage.fitted])
+    fitted, notes = fusion_for(localizer, stage.fitted, truth_deg)
+    ways = {"prototypes alone": Fusion(math.inf), "both, kappa 1": Fusion(1.0), "both, kappa fitted": fitted}
+    return {
+        f"{how}; {name}": {
+            "kappa": None if math.isinf(fusion.kappa) else fusion.kappa,
+            "offset": fusion.offset,
+            "bytes_of_prototypes": table.n_rows * manifest.dim * 4,
+            **({"fit": notes} if fusion is fitted else {}),
+            **score(stage.asked, partial(first_places, localizer, kappa=fusion)),
+        }
+        for how, fusion in ways.items()
+    }
+
+
+def trained(
+    ground: Ground, indexed: list[Photo], shipped: CrossViewEncoder, level: int | None, arguments: argparse.Namespace
+) -> Path:
+    """Trains the shipped encoder on with the photos of the index and the imagery; returns the run folder.
+
+    Args:
+        ground: The region.
+        indexed: Photos of the index.
+        shipped: Where it starts.
+        level: Of the prototypes that are learnt beside it; None for none.
+        arguments: Steps and threads.
+    """
+    assert isinstance(shipped.ground, PlanView)
+    (ortho,) = (ground.folder / "region").glob("ortho_*.tif")
+    pairs = ground.folder / "pairs.csv"
+    with pairs.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("path", "lat", "lon", "heading_deg", "fov_deg"))
+        table.writerows((Path(p.path).resolve(), *p.latlon_deg, p.heading_deg, p.fov_deg) for p in indexed)
+    run = ground.folder / f"run_{level or 'imagery'}_{arguments.steps}"
+    fit(
+        TrainConfig(
+            out=str(run),
+            data=DataConfig(str(pairs), reference_imagery=[str(ortho)]),
+            encoder=EncoderConfig(
+                "convnext_atto",
+                pretrained=str(find_encoder(arguments.encoder)),
+                colour="picture",
+                head="grid",
+                plan=shipped.ground,
+                aerial=shipped.aerial,
+            ),
+            augment=AUGMENT,
+            optimiser=OptimiserConfig(
+                steps=arguments.steps,
+                batch_size=64,
+                learning_rate=1e-3,
+                weight_decay=0.03,
+                warmup_steps=30,
+                label_smoothing=0.0,
+                temperature=0.025,
+                ignore_within_m=40.0,
+            ),
+            prototypes=None if level is None else PrototypesConfig(level=level, negatives=0),
+            device="cpu",
+            precision="bf16",
+            num_workers=1,
+            checkpoint_every_steps=100,
+        )
+    )
+    return run
 
 
 # -- ground and photos -------------------------------------------------------------------------------------------------
@@ -222,14 +368,15 @@ def parted(ground: Ground) -> tuple[list[Photo], list[Photo], dict[str, list[Pho
     )
 
 
-def indexed_imagery(ground: Ground, encoder: CrossViewEncoder, arguments: argparse.Namespace) -> CellIndex:
+def indexed_imagery(ground: Ground, encoder: Path, arguments: argparse.Namespace) -> CellIndex:
     """Builds the index of the imagery, or opens it."""
-    out = ground.folder / f"index_{arguments.level}_{encoder.fingerprint()}"
+    opened = CrossViewEncoder.load(encoder)
+    out = ground.folder / f"index_{arguments.level}_{opened.fingerprint()}"
     if (out / "manifest.json").exists():
         return CellIndex.open(out)
     (ortho,) = (ground.folder / "region").glob("ortho_*.tif")
     settings = BuildConfig(
-        encoder=arguments.encoder,
+        encoder=str(encoder),
         imagery=[str(ortho)],
         out=str(out),
         level=arguments.level,
@@ -237,15 +384,7 @@ def indexed_imagery(ground: Ground, encoder: CrossViewEncoder, arguments: argpar
         num_workers=arguments.threads,
     )
     outline = Region.from_geojson(ground.folder / "outline.geojson")
-    return build_index(encoder, tiles.open_source(settings.imagery), outline, out, settings)
-
-
-def with_prototypes(index: CellIndex, photos: list[Photo], vectors: NDArray[np.float32], speech: Speech) -> CellIndex:
-    """Returns the index with prototypes of photos, not committed."""
-    shards = prototype_shards(index.path, photos, vectors, speech)
-    table = PrototypeTable(speech.level, speech.border, speech.frustum, shards)
-    manifest = replace(index.manifest, prototypes=table, fusion=asdict(Fusion(1.0)))
-    return CellIndex(index.path, store.Commit(manifest, None), checked=False)
+    return build_index(opened, tiles.open_source(settings.imagery), outline, out, settings)
 
 
 # -- scores ------------------------------------------------------------------------------------------------------------
@@ -259,8 +398,8 @@ def in_parts(localizer: Localizer, queries: list[PhotoQuery]) -> list[EmbeddedPh
 def first_places(localizer: Localizer, photos: list[EmbeddedPhoto], kappa: float | Fusion) -> NDArray[np.float64]:
     """Returns the (N, 2) first places."""
     places = []
-    for start in range(0, len(photos), 32):
-        answers = localizer.answer(photos[start : start + 32], Search(top_k=1, kappa=kappa))
+    for start in range(0, len(photos), 128):
+        answers = localizer.answer(photos[start : start + 128], Search(top_k=1, kappa=kappa))
         places += [answer.places[0].latlon_deg for answer in answers]
     return np.array(places)
 
@@ -321,12 +460,13 @@ class Rival:
         """Returns the cell of the best sum, (N, 2)."""
         return np.asarray(self._centres[[int(self._sums(photo, (weight,))[0].argmax()) for photo in photos]])
 
-    def fitted(self, photos: list[EmbeddedPhoto], truth: list[Photo]) -> float:
+    def fitted(self, photos: list[EmbeddedPhoto]) -> float:
         """Returns the weight with which most photos are found within 100 m."""
         found = np.zeros(len(KAPPAS))
-        for photo, each in zip(photos, truth, strict=True):
+        for photo in photos:
+            truth_deg = np.array(photo.query.latlon_deg)
             for i, sums in enumerate(self._sums(photo, KAPPAS)):
-                found[i] += distance_m(self._centres[int(sums.argmax())], np.array(each.latlon_deg)) <= RADII_M[0]
+                found[i] += distance_m(self._centres[int(sums.argmax())], truth_deg) <= RADII_M[0]
         return KAPPAS[int(found.argmax())]
 
     def _sums(self, photo: EmbeddedPhoto, weights: tuple[float, ...]) -> list[NDArray[np.float32]]:

@@ -19,7 +19,7 @@ from geoview.index.fusion import Fusion
 from geoview.index.prototypes import Photo
 from geoview.locate.localizer import EmbeddedPhoto, Localizer, Search
 
-__all__ = ["KAPPAS", "chosen_of", "fit_fusion"]
+__all__ = ["KAPPAS", "chosen_of", "fit_fusion", "fusion_for"]
 
 #: Weights that are tried.
 KAPPAS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
@@ -57,7 +57,20 @@ def fit_fusion(index: CellIndex, photos: Sequence[Photo], config: InferenceConfi
         range(0, len(queries), config.batch_size), desc="photos to fit", disable=None, dynamic_ncols=True
     ):
         embedded += localizer.embed(queries[start : start + config.batch_size])
-    truth_deg = np.array([photo.latlon_deg for photo in chosen])
+    return fusion_for(localizer, embedded, np.array([photo.latlon_deg for photo in chosen]))
+
+
+def fusion_for(
+    localizer: Localizer, embedded: Sequence[EmbeddedPhoto], truth_deg: NDArray[np.float64]
+) -> tuple[Fusion, dict[str, Any]]:
+    """Finds the weight for photos that are embedded already, as `fit_fusion` does.
+
+    Args:
+        localizer: Of the index.
+        embedded: N photos.
+        truth_deg: (N, 2) where they were taken.
+    """
+    index = localizer.index
 
     def found(kappa: float | Fusion) -> float:
         answers = localizer.answer(embedded, Search(top_k=1, kappa=kappa))
@@ -67,9 +80,9 @@ def fit_fusion(index: CellIndex, photos: Sequence[Photo], config: InferenceConfi
     tried = {Fusion(kappa, offset): 0.0 for kappa in KAPPAS for offset in (offsets if kappa else offsets[:1])}
     for fusion in tqdm(tried, desc="fit kappa", unit="try", disable=None, dynamic_ncols=True):
         tried[fusion] = found(fusion)
-    best = chosen_of(tried, len(chosen))
+    best = chosen_of(tried, len(embedded))
     recall = {"imagery": tried[Fusion(0.0, offsets[0])], "ground_photos": found(np.inf), "both": tried[best]}
-    return best, {"fitted_on_photos": len(chosen), "recall_at_1_within_100_m": recall}
+    return best, {"fitted_on_photos": len(embedded), "recall_at_1_within_100_m": recall}
 
 
 def chosen_of(tried: Mapping[Fusion, float], n: int) -> Fusion:

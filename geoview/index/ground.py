@@ -25,8 +25,9 @@ __all__ = ["held_back", "learnt_shards", "photo_vectors", "prototype_shards"]
 _BLOCK_CELLS = 65_536
 # Photos between two saves.
 _BLOCK_PHOTOS = 1024
-# Ground that is kept back together, about 1 km wide, and one part in how many.
-_BLOCK_LEVEL, _ONE_IN = 13, 10
+# Ground that is kept back together, about 280 m wide, and one part in how many: with larger ones, those of a town would
+# be one or two, which need not be like the rest.
+_BLOCK_LEVEL, _ONE_IN = 15, 10
 
 
 def held_back(photos: Sequence[Photo]) -> NDArray[np.bool_]:
