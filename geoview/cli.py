@@ -204,7 +204,9 @@ def _parser() -> ArgumentParser:
         steps.add_subcommand(name, step, help=help_)
 
     info = _verb("tell what an encoder, index, training run, photo or imagery source is, as JSON")
-    info.add_argument("path", type=str, help="file or folder, or the address of an index")
+    info.add_argument(
+        "path", type=str, nargs="?", help="file or folder, or the address of an index; without it, what geoview runs on"
+    )
     verbs.add_subcommand("info", info, help=info.description)
     return parser
 
@@ -566,9 +568,9 @@ def _render_dataset(arguments: Namespace) -> int:
 
 
 def _info(arguments: Namespace) -> int:
-    from geoview.describe import describe
+    from geoview.describe import describe, environment
 
-    print(json.dumps(describe(arguments.path), indent=1))
+    print(json.dumps(environment() if arguments.path is None else describe(arguments.path), indent=1))
     return _OK
 
 

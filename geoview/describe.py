@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import platform
 from dataclasses import asdict
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import tiles
 from geoview.data.datasets import DATASETS, Dataset, load, recognise
 from geoview.data.photos import read_metadata
+from geoview.embed import resolve_device
 from geoview.errors import ConfigError, DatasetError
 from geoview.index.cell_index import CellIndex
 from geoview.index.manifest import Manifest
@@ -18,7 +23,22 @@ from geoview.index.remote import Address, Place, place_of
 from geoview.models.encoder import CrossViewEncoder
 from geoview.models.prototypes import PROTOTYPES_FILE, LearntPrototypes
 
-__all__ = ["describe", "describe_index"]
+__all__ = ["describe", "describe_index", "environment"]
+
+
+def environment() -> dict[str, Any]:
+    """Returns what geoview runs on: versions, the device that `auto` means, and whose FAISS is installed."""
+    device = resolve_device("auto")
+    return {
+        "kind": "installation",
+        "geoview": version("geoview"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        # Two wheels own one folder: where both are named, the one that came last is active, and both should go.
+        "faiss": [f"{wheel} {version(wheel)}" for wheel in sorted(set(packages_distributions().get("faiss", ())))],
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def describe(path: str | Path) -> dict[str, Any]:

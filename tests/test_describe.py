@@ -2,7 +2,8 @@
 
 import json
 
-from geoview.describe import describe
+from geoview.cli import main
+from geoview.describe import describe, environment
 
 
 def test_a_data_set_is_told_with_what_is_there_beside_what_is_published(twins, tmp_path):
@@ -43,3 +44,12 @@ def test_made_up_sets_are_not_held_against_what_is_published(twins, tmp_path):
     assert "page" not in told
     assert not any(key.startswith("published") for row in told["splits"] for key in row)
     assert next(row for row in told["splits"] if row["split"] == "same_test")["references"] == 64
+
+
+def test_what_geoview_runs_on_names_whose_faiss_is_there(capsys):
+    told = environment()
+    assert len(told["faiss"]) == 1
+    assert told["faiss"][0].startswith(("faiss-cpu ", "faiss-gpu"))
+    assert told["torch"]
+    assert main(["info"]) == 0
+    assert json.loads(capsys.readouterr().out) == told
