@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import itertools
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -11,11 +14,17 @@ from torch import Tensor
 
 __all__ = ["merged_top_k", "top_k", "top_k_of"]
 
-# Rows a product: 4,096 x 1,024 scores are 16 MB, which stay in the processor's cache until they have been looked at.
-_ROWS = 4_096
-_QUERIES = 1_024
-# Elements that are made float32 at once: they are multiplied while they are in the processor's cache.
-_CONVERTED = 2**20
+#: (row numbers, vectors)
+_Block = tuple[NDArray[np.int64] | Tensor, NDArray[np.floating] | Tensor]
+_Chunk = tuple[Tensor, Tensor]
+
+# A thread's product on a CPU, 4 MB of scores and 4 MB of rows made float32: they stay in the processor's cache until
+# they have been looked at.
+_QUERIES, _PRODUCTS, _ELEMENTS = 512, 2**20, 2**20
+# What is less work than so many products is not worth starting threads for; to read an element is as much as 16.
+_ALONE, _READING = 2**29, 16
+# On another device: products that are written, 1 GB, and elements that lie there at once.
+_PRODUCTS_ELSEWHERE, _ELEMENTS_ELSEWHERE = 2**28, 2**28
 # Products whose largest is looked at in place of all.
 _GROUP = 64
 # Candidates that are scored at once: their vectors stay in the processor's cache.
@@ -24,7 +33,7 @@ _CANDIDATES = 2_048
 
 def top_k(
     queries: NDArray[np.floating],
-    blocks: Iterable[tuple[NDArray[np.int64], NDArray[np.floating]]],
+    blocks: Iterable[_Block],
     k: int,
     *,
     device: str | torch.device = "cpu",
@@ -33,10 +42,11 @@ def top_k(
 
     Args:
         queries: (Q, D), any float type; computed in float32.
-        blocks: (n,) ascending row numbers and (n, D) vectors of any float type; blocks come in any order, each as large
-            as one likes.
+        blocks: (n,) ascending row numbers and (n, D) vectors of any float type, arrays or tensors, which may lie on the
+            device already; blocks come in any order, each as large as one likes.
         k: Rows to find for each query.
-        device: Where to compute.
+        device: Where to compute; on the CPU in `torch.get_num_threads()` threads, one of which at a time asks for the
+            next block.
 
     Returns:
         rows: (Q, k) int64 row numbers, best first, equal scores by row number; -1 where there are fewer than k rows.
@@ -49,96 +59,170 @@ def top_k(
     if k < 1:
         raise ValueError(f"k must be at least 1, is {k}")
     q = torch.as_tensor(np.ascontiguousarray(queries, dtype=np.float32), device=device)
-    parts = [_Best(q[i : i + _QUERIES], k) for i in range(0, len(q), _QUERIES)]
-    for numbers, block in blocks:
-        if block.shape[1] != q.shape[1]:
-            raise ValueError(f"vectors of {block.shape[1]} and {q.shape[1]} elements have no inner product")
-        for start in range(0, len(block), _ROWS):
-            chunk = torch.as_tensor(np.ascontiguousarray(block[start : start + _ROWS]))
-            rows = torch.as_tensor(numbers[start : start + _ROWS], device=device)
-            for part in parts:
-                part.add(chunk, rows)
-    if not parts:
+    if not len(q):
         return np.empty((0, k), np.int64), np.empty((0, k), np.float32)
+    parts = [_Best(q[i : i + _QUERIES], k) for i in range(0, len(q), _QUERIES)]
+    if q.device.type == "cpu":
+        _look_here(parts, blocks, q.shape)
+    else:
+        _look_elsewhere(parts, blocks, q.shape)
     best = [part.best() for part in parts]
     return torch.cat([rows for rows, _ in best]).cpu().numpy(), torch.cat([scores for _, scores in best]).cpu().numpy()
 
 
+def _look_here(parts: list[_Best], blocks: Iterable[_Block], shape: torch.Size) -> None:
+    """Looks at all rows on the CPU, for (Q, D) queries."""
+    n_queries, dim = shape[0], max(1, shape[1])
+    n_rows = max(1, min(_PRODUCTS // min(n_queries, _QUERIES), _ELEMENTS // dim))
+    chunks = _chunks(blocks, shape[1], n_rows)
+    n_threads = torch.get_num_threads()
+    if n_threads == 1:
+        _look(parts, chunks)
+        return
+    # Of few rows, all are done before threads would have started.
+    _look(parts, itertools.islice(chunks, _ALONE // (n_rows * dim * (n_queries + _READING))))
+    following = next(chunks, None)
+    if following is not None:
+        _look_together(parts, itertools.chain([following], chunks), n_threads)
+
+
+def _look_elsewhere(parts: list[_Best], blocks: Iterable[_Block], shape: torch.Size) -> None:
+    """Looks at all rows on another device, for (Q, D) queries."""
+    n_rows = max(1, _PRODUCTS_ELSEWHERE // min(shape[0], _QUERIES))
+    _look(parts, _chunks(blocks, shape[1], min(n_rows, max(1, _ELEMENTS_ELSEWHERE // max(1, shape[1])))))
+
+
+def _chunks(blocks: Iterable[_Block], dim: int, n_rows: int) -> Generator[_Chunk]:
+    """Cuts blocks into at most so many rows."""
+    for numbers, block in blocks:
+        if block.shape[1] != dim:
+            raise ValueError(f"vectors of {block.shape[1]} and {dim} elements have no inner product")
+        for start in range(0, len(block), n_rows):
+            vectors = block[start : start + n_rows]
+            if not isinstance(vectors, Tensor):
+                vectors = torch.from_numpy(np.ascontiguousarray(vectors))
+            yield torch.as_tensor(numbers[start : start + n_rows]), vectors
+
+
+def _look(parts: list[_Best], chunks: Iterable[_Chunk]) -> None:
+    device = parts[0].device
+    # Used again for each chunk: memory that is new has to be cleared first, which takes a tenth of the time.
+    single, products = torch.empty(0, device=device), torch.empty(0, device=device)
+    for numbers, vectors in chunks:
+        if vectors.dtype != torch.float32 or vectors.device != device:
+            vectors = single.resize_(vectors.shape).copy_(vectors)
+        for part in parts:
+            part.add(numbers.to(device), vectors, products)
+
+
+def _look_together(parts: list[_Best], chunks: Iterator[_Chunk], n_threads: int) -> None:
+    """Looks at chunks in threads, each of which takes the next one when it is done with one.
+
+    A product in one thread each is faster than one in all threads, after each of which they wait for one another.
+    """
+    turn, started, ended = threading.Lock(), threading.Barrier(n_threads + 1), threading.Event()
+
+    def taken() -> Iterator[_Chunk]:
+        while not ended.is_set():
+            with turn:
+                chunk = next(chunks, None)
+            if chunk is None:
+                return
+            yield chunk
+
+    def work() -> None:
+        torch.get_num_threads()  # or the first product would take the number for all threads, which is set below
+        torch.set_num_threads(1)
+        started.wait()
+        _look(parts, taken())
+
+    with ThreadPoolExecutor(n_threads) as pool:
+        try:
+            working = [pool.submit(work) for _ in range(n_threads)]
+            started.wait()
+            # They spoke of themselves, and of all threads to come: those have as many as before.
+            torch.set_num_threads(n_threads)
+            for each in working:
+                each.result()
+            list(pool.map(_Best.settle, parts))
+        finally:
+            # One that failed, or an interrupt, is not waited for until all rows are done.
+            ended.set()
+            started.abort()
+
+
 class _Best:
-    """The best k rows of some queries so far, and those seen since that may be better."""
+    """The best k rows of some queries so far, and those seen since that may be better; threads may add at once."""
 
     def __init__(self, queries: Tensor, k: int) -> None:
-        self._queries, self._k = queries, k
+        self.queries, self.device = queries, queries.device
+        self._k = k
         self._rows = torch.full((len(queries), k), -1, dtype=torch.int64, device=queries.device)
         self._scores = torch.full((len(queries), k), -torch.inf, device=queries.device)
-        #: (query, row, score) each
+        #: (query, row, score) each, all scores finite
         self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
         self._n_pending = 0
+        self._lock = threading.Lock()
 
-    def add(self, vectors: Tensor, numbers: Tensor) -> None:
-        """Looks at (n, D) vectors, the rows `numbers` (n,)."""
-        products = self._products(vectors)
+    def add(self, numbers: Tensor, vectors: Tensor, products: Tensor) -> None:
+        """Looks at the rows `numbers` (n,) with (n, D) vectors of float32; `products` is memory to write to."""
+        n = len(vectors)
+        products.resize_(len(self.queries), -(-n // _GROUP) * _GROUP)
+        products[:, n:] = -torch.inf
+        torch.mm(self.queries, vectors.T, out=products[:, :n])
+        # The worst of the best at this moment: it only rises.
         worst = self._scores[:, -1:]
         groups = products.view(len(products), -1, _GROUP)
-        # Not below the worst of the best: so are groups with a NaN, and whatever ties.
+        # Not below the worst: so are groups with a NaN, and whatever ties.
         of, group = (~(groups.amax(dim=2) < worst)).nonzero(as_tuple=True)
-        if 4 * len(of) * _GROUP > products.numel():
-            self._settle()
-            self._merge(*_largest(products[:, : len(vectors)], numbers, self._k))
-            return
         values = groups[of, group]
-        i, j = (~(values < worst[of])).nonzero(as_tuple=True)
-        self._pending.append((of[i], numbers[(group[i] * _GROUP + j).clamp(max=len(numbers) - 1)], values[i, j]))
-        self._n_pending += len(i)
-        # By then the worst of the best has risen by enough to be worth knowing.
-        if self._n_pending > len(self._queries) * self._k:
-            self._settle()
+        i, j = ((values >= worst[of]) & values.isfinite()).nonzero(as_tuple=True)
+        if 4 * len(i) > products.numel():
+            of, at, values = _largest(products[:, :n], self._k)
+            self._keep(of, numbers[at], values)
+        else:
+            self._keep(of[i], numbers[group[i] * _GROUP + j], values[i, j])
 
     def best(self) -> tuple[Tensor, Tensor]:
         """Returns rows and scores, (Q, k) each."""
-        self._settle()
+        self.settle()
         return self._rows, self._scores
 
-    def _products(self, vectors: Tensor) -> Tensor:
-        """Returns (Q, n) products, filled up with -inf to whole groups."""
-        n, dim = vectors.shape
-        products = torch.empty((len(self._queries), -(-n // _GROUP) * _GROUP), device=self._queries.device)
-        products[:, n:] = -torch.inf
-        step = max(1, _CONVERTED // max(1, dim)) if products.device.type == "cpu" else n
-        for start in range(0, n, step):
-            part = vectors[start : start + step].to(products.device).float()
-            torch.mm(self._queries, part.T, out=products[:, start : start + len(part)])
-        return products
+    def settle(self) -> None:
+        """Merges what is pending into the best."""
+        with self._lock:
+            if self._pending:
+                self._settle()
+
+    def _keep(self, of: Tensor, rows: Tensor, scores: Tensor) -> None:
+        with self._lock:
+            self._pending.append((of, rows, scores))
+            self._n_pending += len(of)
+            # By then the worst of the best has risen by enough to be worth knowing.
+            if self._n_pending >= len(self.queries) * self._k:
+                self._settle()
 
     def _settle(self) -> None:
-        """Merges what is pending."""
-        if not self._n_pending:
-            return
-        of, rows, scores = (torch.cat(each) for each in zip(*self._pending, strict=True))
+        n_queries = len(self.queries)
+        each = torch.arange(n_queries, device=self.device)
+        best = each.repeat_interleave(self._k), self._rows.flatten(), self._scores.flatten()
+        of, rows, scores = (torch.cat(some) for some in zip(best, *self._pending, strict=True))
         self._pending, self._n_pending = [], 0
-        order = of.argsort(stable=True)
-        of = of[order]
-        counts = of.bincount(minlength=len(self._queries))
-        at = torch.arange(len(of), device=of.device) - (counts.cumsum(0) - counts)[of]
-        shape = (len(self._queries), int(counts.max()))
-        all_rows = torch.full(shape, -1, dtype=torch.int64, device=of.device)
-        all_scores = torch.full(shape, -torch.inf, device=of.device)
-        all_rows[of, at], all_scores[of, at] = rows[order], _sound(scores[order])
-        self._merge(all_rows.where(~all_scores.isneginf(), -1), all_scores)
-
-    def _merge(self, rows: Tensor, scores: Tensor) -> None:
-        """Merges rows and scores, (Q, n) each, into the best."""
-        rows, scores = torch.cat([self._rows, rows], dim=1), torch.cat([self._scores, scores], dim=1)
-        # Two stable sorts: by row, then by score, so that ties come in the order of the rows.
-        by_row = rows.argsort(dim=1, stable=True)
-        rows, scores = rows.gather(1, by_row), scores.gather(1, by_row)
-        by_score = scores.argsort(dim=1, descending=True, stable=True)[:, : self._k]
-        self._rows, self._scores = rows.gather(1, by_score), scores.gather(1, by_score)
+        by_row = rows.argsort(stable=True)
+        # One number orders by query, then by falling score: a float's bits order as an integer's do, negative ones
+        # the other way round. Zero has two signs; + 0.0 leaves it one.
+        bits = (scores + 0.0).view(torch.int32)
+        key = (of << 32) - (bits ^ (bits >> 31 & 0x7FFF_FFFF))
+        order = by_row[key[by_row].argsort(stable=True)]
+        counts = of.bincount(minlength=n_queries)
+        first = counts.cumsum(0) - counts
+        order = order[first[:, None] + torch.arange(self._k, device=self.device)]
+        self._rows, self._scores = rows[order], scores[order]
 
 
-def _largest(products: Tensor, numbers: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Returns the rows and scores of the largest of (Q, n) products of the rows `numbers` (n,)."""
-    products = _sound(products)
+def _largest(products: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the queries, the places and the finite scores of the k largest of (Q, n) products each."""
+    products = products.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
     best, where = products.topk(min(k + 1, products.shape[1]), dim=1)
     # topk chooses as it likes among rows that tie for the last of the k places: there, and only there, a stable sort.
     crowded = (best[:, k - 1 : k] == best[:, k : k + 1]).any(dim=1) & ~best[:, -1].isneginf()
@@ -147,12 +231,8 @@ def _largest(products: Tensor, numbers: Tensor, k: int) -> tuple[Tensor, Tensor]
         best[crowded], where[crowded] = (
             found[:, :k] for found in products[crowded].sort(dim=1, descending=True, stable=True)
         )
-    return torch.where(best.isneginf(), -1, numbers[where]), best
-
-
-def _sound(scores: Tensor) -> Tensor:
-    """Returns scores, -inf where they are not finite."""
-    return scores.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
+    of, at = (~best.isneginf()).nonzero(as_tuple=True)
+    return of, where[of, at], best[of, at]
 
 
 def top_k_of(

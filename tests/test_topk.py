@@ -1,4 +1,5 @@
 import gc
+import threading
 import weakref
 from unittest import mock
 
@@ -54,11 +55,11 @@ def searches(draw):
     return queries, references, draw(st.permutations(blocks)), draw(st.integers(1, 70))
 
 
-@given(searches(), st.integers(1, 9), st.integers(1, 4))
+@given(searches(), st.integers(1, 30), st.integers(1, 4), st.sampled_from([0, 500]))
 @settings(deadline=None, max_examples=200)
-def test_equals_a_full_sort_whatever_the_blocks(search, rows_a_product, queries_a_product):
+def test_equals_a_full_sort_whatever_the_blocks(search, products, queries_a_product, alone):
     queries, references, blocks, k = search
-    with mock.patch.multiple(topk, _ROWS=rows_a_product, _QUERIES=queries_a_product):
+    with mock.patch.multiple(topk, _PRODUCTS=products, _QUERIES=queries_a_product, _ALONE=alone):
         rows, scores = top_k(queries, blocks, k)
     expected_rows, expected_scores = by_full_sort(queries, references, k)
     assert rows.dtype == np.int64
@@ -123,12 +124,16 @@ def test_without_queries_or_blocks():
     np.testing.assert_array_equal(scores, np.full((2, 2), -np.inf))
 
 
-def test_memory_does_not_grow_with_the_rows():
+# One thread holds the block before while the next is being made; of several, each may hold one, beside the first of
+# theirs and the one that is being cut.
+@pytest.mark.parametrize(("alone", "most_held"), [(topk._ALONE, 1), (0, 2 + torch.get_num_threads())])
+def test_memory_does_not_grow_with_the_rows(monkeypatch, alone, most_held):
+    monkeypatch.setattr(topk, "_ALONE", alone)
     n, dim = 1_000, 4
     references, held, elements = [], [], []
 
     def blocks():
-        for i in range(8):
+        for i in range(16):
             held.append(sum(ref() is not None for ref in references))
             elements.append(sum(o.numel() for o in gc.get_objects() if type(o) is torch.Tensor))
             block = np.random.default_rng(i).normal(size=(n, dim)).astype(np.float32)
@@ -138,9 +143,66 @@ def test_memory_does_not_grow_with_the_rows():
 
     rows, _ = top_k(np.ones((50, dim), np.float32), blocks(), 3)
     assert rows.max() > 4 * n
-    assert max(held) <= 1  # the one before, while the next is being made
-    # Rows that may be better wait until they are as many as the best: query, row and score of each.
-    assert max(elements[2:]) <= elements[1] + 3 * 50 * 3
+    assert max(held) <= most_held
+    if most_held == 1:
+        # Rows that may be better wait until they are as many as the best: query, row and score of each.
+        assert max(elements[2:]) <= elements[1] + 3 * 50 * 3
+
+
+def test_each_thread_computes_alone_and_no_other_thread_notices(monkeypatch):
+    monkeypatch.setattr(topk, "_ALONE", 0)
+    n_threads = []
+
+    def count():
+        n_threads.append(torch.get_num_threads())
+
+    def blocks():
+        for i in range(5):
+            count()
+            yield np.arange(100 * i, 100 * i + 100), np.ones((100, 4), np.float32)
+
+    top_k(np.ones((3, 4), np.float32), blocks(), 3)
+    count()
+    later = threading.Thread(target=count)
+    later.start()
+    later.join()
+    # The first block is asked for before there are threads.
+    assert n_threads == [2, 1, 1, 1, 1, 2, 2]
+
+
+def test_what_a_block_raises_in_a_thread_is_raised(monkeypatch):
+    monkeypatch.setattr(topk, "_ALONE", 0)
+
+    def blocks():
+        yield from whole(np.ones((100, 4), np.float32))
+        yield from whole(np.ones((100, 4), np.float32))
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        top_k(np.ones((3, 4), np.float32), blocks(), 3)
+
+
+def test_a_query_that_all_rows_tie_for_costs_the_others_nothing():
+    rng = np.random.default_rng(0)
+    references = rng.normal(size=(5_000, 8)).astype(np.float16)
+    queries = rng.normal(size=(40, 8)).astype(np.float32)
+    queries[7] = 0
+    rows, scores = top_k(queries, halves(references), 20)
+    np.testing.assert_array_equal(rows[7], np.arange(20))
+    expected = queries @ references.astype(np.float32).T
+    np.testing.assert_array_equal(rows, np.argsort(-expected, axis=1, kind="stable")[:, :20])
+    assert not scores[7].any()
+
+
+def test_zeros_of_either_sign_tie():
+    rows, _ = top_k(np.array([[1.0]]), [(np.array([5]), np.array([[0.0]])), (np.array([2]), np.array([[-0.0]]))], 2)
+    assert rows.tolist() == [[2, 5]]
+
+
+def test_tensors_may_be_given_too():
+    vectors = torch.eye(3, dtype=torch.float16)
+    rows, _ = top_k(np.array([[1, 3, 2]]), [(torch.arange(3), vectors)], 2)
+    assert rows.tolist() == [[1, 2]]
 
 
 @pytest.mark.parametrize("k", [0, -3])
