@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import logging
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +16,13 @@ from torch import Tensor
 
 __all__ = ["merged_top_k", "top_k", "top_k_of"]
 
+log = logging.getLogger(__name__)
+
 #: (row numbers, vectors)
 _Block = tuple[NDArray[np.int64] | Tensor, NDArray[np.floating] | Tensor]
 _Chunk = tuple[Tensor, Tensor]
+#: (queries, rows, scores to reach, pairs at most) -> (query, row, score) of pairs, None if they are more
+_Near = Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor, Tensor] | None]
 
 # A thread's product on a CPU, 4 MB of scores and 4 MB of rows made float32: they stay in the processor's cache until
 # they have been looked at.
@@ -25,6 +31,8 @@ _QUERIES, _PRODUCTS, _ELEMENTS = 512, 2**20, 2**20
 _ALONE, _READING = 2**29, 16
 # On another device: products that are written, 1 GB, and elements that lie there at once.
 _PRODUCTS_ELSEWHERE, _ELEMENTS_ELSEWHERE = 2**28, 2**28
+# Pairs of a query and a row that a GPU keeps of one pass over rows.
+_PAIRS = 2**20
 # Products whose largest is looked at in place of all.
 _GROUP = 64
 # Candidates that are scored at once: their vectors stay in the processor's cache.
@@ -88,8 +96,34 @@ def _look_here(parts: list[_Best], blocks: Iterable[_Block], shape: torch.Size) 
 
 def _look_elsewhere(parts: list[_Best], blocks: Iterable[_Block], shape: torch.Size) -> None:
     """Looks at all rows on another device, for (Q, D) queries."""
+    device = parts[0].device
+    near = _near(device)
     n_rows = max(1, _PRODUCTS_ELSEWHERE // min(shape[0], _QUERIES))
-    _look(parts, _chunks(blocks, shape[1], min(n_rows, max(1, _ELEMENTS_ELSEWHERE // max(1, shape[1])))))
+    for numbers, vectors in _chunks(blocks, shape[1], max(1, _ELEMENTS_ELSEWHERE // max(1, shape[1]))):
+        if near and vectors.dtype == torch.float16:
+            there = numbers.to(device), vectors.to(device)
+            for part in parts:
+                part.add_near(*there, near)
+        else:
+            cuts = (slice(i, i + n_rows) for i in range(0, len(vectors), n_rows))
+            _look(parts, ((numbers[cut], vectors[cut]) for cut in cuts))
+
+
+@functools.cache
+def _near(device: torch.device) -> _Near | None:
+    """Returns what finds the pairs of queries and rows that are worth keeping without writing all products."""
+    if device.type != "cuda":
+        return None
+    try:
+        from geoview.fused_top_k import near
+    except ModuleNotFoundError as error:
+        if error.name != "triton":
+            raise
+        log.warning(
+            "Triton is not installed: exact searches on %s write all products to memory, and are slower", device
+        )
+        return None
+    return near
 
 
 def _chunks(blocks: Iterable[_Block], dim: int, n_rows: int) -> Generator[_Chunk]:
@@ -157,6 +191,8 @@ class _Best:
     def __init__(self, queries: Tensor, k: int) -> None:
         self.queries, self.device = queries, queries.device
         self._k = k
+        #: Rows of one pass, of which at first every one may be among the best.
+        self._step = max(1, _PAIRS // len(queries))
         self._rows = torch.full((len(queries), k), -1, dtype=torch.int64, device=queries.device)
         self._scores = torch.full((len(queries), k), -torch.inf, device=queries.device)
         #: (query, row, score) each, all scores finite
@@ -182,6 +218,22 @@ class _Best:
             self._keep(of, numbers[at], values)
         else:
             self._keep(of[i], numbers[group[i] * _GROUP + j], values[i, j])
+
+    def add_near(self, numbers: Tensor, vectors: Tensor, near: _Near) -> None:
+        """Looks at the rows `numbers` (n,) with (n, D) vectors of float16, by as many at once as bring few pairs."""
+        n_queries = len(self.queries)
+        most = max(_PAIRS, 2 * n_queries * self._k)
+        start = 0
+        while start < len(vectors):
+            part = vectors[start : start + self._step]
+            found = near(self.queries, part, self._scores[:, -1], most)
+            if found is None:
+                self._step = len(part) // 2
+            else:
+                of, at, scores = found
+                self._keep(of, numbers[start + at], scores)
+                # Pairs are counted in 32 bits.
+                start, self._step = start + len(part), min(2 * self._step, (2**31 - 1) // n_queries)
 
     def best(self) -> tuple[Tensor, Tensor]:
         """Returns rows and scores, (Q, k) each."""
