@@ -68,6 +68,7 @@ def main() -> None:
         "queries": {},
         "threads": args.threads,
         "cpu": cpu_model(),
+        "load_before": [round(each, 2) for each in os.getloadavg()],
         "torch": torch.__version__,
         "faiss": importlib.metadata.version("faiss-cpu"),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
