@@ -439,6 +439,7 @@ def _locate(arguments: Namespace) -> int:
         region=_search_region(config),
         around_own_position_m=around_own,
         kappa=config.kappa,
+        dates=config.dates,
         exact=config.exact,
         view=PhotoView(config.view, config.fov_deg, config.gsd_m),
     )

@@ -16,10 +16,10 @@ import torch
 from rasterio.transform import Affine
 
 import tiles
-from geoview.config import AerialView, BuildConfig, GroundView
+from geoview.config import AddConfig, AerialView, BuildConfig, GroundView
 from geoview.geo import cells
 from geoview.index import store
-from geoview.index.build import build_index
+from geoview.index.build import add_to_index, build_index
 from geoview.index.cell_index import CellIndex
 from geoview.index.manifest import Manifest
 from geoview.models.encoder import CrossViewEncoder
@@ -143,6 +143,19 @@ def index_folder(tmp_path_factory, encoder_folder, ortho):
     out = tmp_path_factory.mktemp("index") / "index"
     build(encoder_folder, ortho, out)
     return out
+
+
+@pytest.fixture(scope="session")
+def dated(tmp_path_factory, encoder_folder, ortho):
+    """A folder with an index of imagery of June 2018, and of 2021 (`new.tif`) in its north-eastern quarter."""
+    folder = tmp_path_factory.mktemp("dated")
+    new = write_ortho(folder / "new.tif", texture(500, seed=4), centre_deg=np.add(CENTRE_DEG, [0.003, 0.004]))
+    for name, path, date in (("old", ortho, "2018-06"), ("new", new, "2021")):
+        (folder / f"{name}.yaml").write_text(f"sources:\n- uri: {path}\n  date: {date}\n")
+    build(encoder_folder, folder / "old.yaml", folder / "index")
+    config = AddConfig(imagery=[str(folder / "new.yaml")], device="cpu")
+    add_to_index(folder / "index", tiles.open_source(config.imagery), None, config)
+    return folder
 
 
 @pytest.fixture(scope="session")

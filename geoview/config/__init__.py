@@ -6,6 +6,7 @@ Imports nothing heavy, so that `--help` stays quick. Units are in the names.
 from geoview.config.commands import (
     AddConfig,
     BuildConfig,
+    Dates,
     DemoConfig,
     EvaluateConfig,
     InferenceConfig,
@@ -37,6 +38,7 @@ __all__ = [
     "BuildConfig",
     "ConditionsConfig",
     "DataConfig",
+    "Dates",
     "DemoConfig",
     "EncoderConfig",
     "EvaluateConfig",

@@ -10,6 +10,7 @@ from geoview.config.checks import require
 __all__ = [
     "AddConfig",
     "BuildConfig",
+    "Dates",
     "DemoConfig",
     "EvaluateConfig",
     "InferenceConfig",
@@ -20,6 +21,10 @@ __all__ = [
     "RenderRegionConfig",
     "TuneConfig",
 ]
+
+#: What counts of several dates of a cell: its best score, less what the best of so many gains by chance; the mean of
+#: their scores; that of the newest.
+Dates = Literal["max", "mean", "latest"]
 
 # The four of Fervers et al. (ECCV 2024).
 _SCALES = (1, 2, 4, 8)
@@ -176,6 +181,8 @@ class LocateConfig(InferenceConfig):
         radius_m: Radius around `near`.
         kappa: Weight of ground photos against imagery, in an index that has both; 0 is imagery alone. Without it, what
             was fitted when the index was built.
+        dates: What counts where a cell has codes of several dates: the best (`max`, less what the best of so many gains
+            by chance), their `mean`, or the `latest` alone.
         view: What the photos show: `ground` (street photos) or `aerial` (seen from above).
         fov_deg: Horizontal field of view of perspective photos that do not tell it themselves.
         gsd_m: Metres per pixel of aerial photos; a GeoTIFF brings its own.
@@ -192,6 +199,7 @@ class LocateConfig(InferenceConfig):
     near: str | None = None
     radius_m: float | None = None
     kappa: float | None = None
+    dates: Dates = "max"
     view: Literal["ground", "aerial"] = "ground"
     fov_deg: float | None = None
     gsd_m: float | None = None
@@ -230,6 +238,8 @@ class EvaluateConfig(InferenceConfig):
         imagery: Imagery of the reference side of `pairs`.
         index: Index folder or address, to score on photos.
         photos: Photo tables with `lat` and `lon`, photos that tell their position, or folders of such.
+        dates: What counts where a cell of the index has codes of several dates: the best (`max`, less what the best of
+            so many gains by chance), their `mean`, or the `latest` alone.
         seed: Of the angles of `turned` and of the bootstrap.
         overwrite: Replace `out` if it is there already.
     """
@@ -248,6 +258,7 @@ class EvaluateConfig(InferenceConfig):
     imagery: list[str] = field(default_factory=list)
     index: str | None = None
     photos: list[str] = field(default_factory=list)
+    dates: Dates = "max"
     seed: int = 0
     overwrite: bool = False
 
@@ -268,6 +279,7 @@ class EvaluateConfig(InferenceConfig):
             require(self.fov_deg == [360.0], "fov_deg is of data sets; photos tell theirs, or their table does")
         else:
             require(not self.photos, "photos are for an index; give a data set's root")
+            require(self.dates == "max", "dates are for an index; a data set has one picture of each place")
             for name in ("root", "encoder"):
                 require(getattr(self, name) is not None, f"dataset {self.dataset} needs {name}")
         for name in ("query_imagery", "imagery"):

@@ -46,7 +46,7 @@ def evaluate_photos(index: CellIndex, config: EvaluateConfig) -> dict[str, Any]:
         PhotoTableError: A table cannot be read.
     """
     queries = find_queries(config.photos)
-    answers = Localizer(index, config).locate(queries, top_k=max(RANKS), apart_m=_APART_M)
+    answers = Localizer(index, config).locate(queries, top_k=max(RANKS), dates=config.dates, apart_m=_APART_M)
     told = list(tqdm(answers, total=len(queries), desc="locate", unit="photo", disable=None, dynamic_ncols=True))
     failed = [answer for answer in told if answer.status == "failed"]
     for answer in failed:
@@ -64,6 +64,7 @@ def evaluate_photos(index: CellIndex, config: EvaluateConfig) -> dict[str, Any]:
         "level": index.level,
         "encoder": dict(index.manifest.encoder),
         "photos": list(config.photos),
+        "dates": config.dates,
         "seed": config.seed,
         "views": {"photos": _scores(scored, index, config.seed)},
         "protocol": f"Photos are located by their pixels, {max(RANKS)} places at least {_APART_M:g} m apart; their "
@@ -84,6 +85,6 @@ def _scores(answers: list[Localization], index: CellIndex, seed: int) -> dict[st
     blocks = PairTable.of(names, names, latlon_deg=truth_deg).blocks()
     interval = bootstrap_interval(right, seed, groups=blocks)
     return {
-        **score_places(answers, truth_deg, cells.centers_deg(index.cell_ids())),
+        **score_places(answers, truth_deg, cells.centers_deg(np.unique(index.cell_ids()))),
         "intervals": {f"recall_at_1_within_{_WITHIN_M}_m": interval},
     }

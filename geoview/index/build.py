@@ -47,6 +47,7 @@ from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.index import store
 from geoview.index.cell_index import CellIndex
+from geoview.index.dates import yyyymmdd
 from geoview.index.fusion import Fusion
 from geoview.index.ground import held_back, learnt_shards, photo_vectors, prototype_shards
 from geoview.index.manifest import Manifest, PrototypeEntry, PrototypeTable, ShardEntry
@@ -508,7 +509,7 @@ class _Build:
                     continue
                 coverage[i] = chip.valid_fraction
                 if chip.valid_fraction >= self.config.min_coverage:
-                    dates[i] = _yyyymmdd(chip.date)
+                    dates[i] = yyyymmdd(chip.date)
                     kept.append(i)
                     yield chip
 
@@ -582,10 +583,3 @@ def _each_once(entries: list[T]) -> list[T]:
 def _absolute(uri: str) -> str:
     """Returns a path that is right from any folder; addresses are left as they are."""
     return str(Path(uri).resolve()) if Path(uri).exists() else uri
-
-
-def _yyyymmdd(date: str | None) -> int:
-    """Returns an ISO date, month or year as a number that sorts by time; what is not known is 00."""
-    parts: Sequence[str] = (date or "").split("T")[0].split("-")
-    year, month, day = [*(int(p) if p.isdigit() else 0 for p in parts), 0, 0, 0][:3]
-    return year * 10_000 + month * 100 + day

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from geoview.config import AerialView
+from geoview.config import AerialView, Dates
 from geoview.errors import ConfigError, EncoderMismatchError, RegionError
 from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.index import store
+from geoview.index.dates import SHARE, CellDates, deviations, expected_best, first_of_each, spaced
 from geoview.index.fusion import Fusion, fused_codes, fused_queries, interpolated
 from geoview.index.manifest import Point
 from geoview.index.proposals import Proposals, Selection, n_rows
@@ -45,6 +46,7 @@ _QUERIES = 1_024
 _CANDIDATES = 2**19
 # Rows that a check of the lists searches for, and how much less than before it may find.
 _SAMPLE, _WORSE = 200, 0.05
+_Number = TypeVar("_Number", np.uint64, np.int32)
 #: (row numbers, codes)
 Blocks = Iterator[tuple[NDArray[np.int64], NDArray[np.floating]]]
 _NO_CELLS = np.empty(0, np.uint64)
@@ -58,17 +60,31 @@ ALWAYS_EXACT = 50_000
 
 @dataclass(frozen=True)
 class Hits:
-    """Best cells for Q queries.
+    """Best cells for Q queries, each once.
 
     Attributes:
         cell_id: (Q, k) uint64, 0 where there are fewer than k.
-        row: (Q, k) int64 row numbers in S2 order, -1 where there are fewer than k.
-        score: (Q, k) float32 inner products, -inf where there are fewer than k.
+        row: (Q, k) int64 row numbers in S2 order, -1 where there are fewer than k: of several dates of a cell the one
+            that counted, the newest where their mean did.
+        score: (Q, k) float32 inner products, of several dates what was asked for; -inf where there are fewer than k.
     """
 
     cell_id: NDArray[np.uint64]
     row: NDArray[np.int64]
     score: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Scoring:
+    """How rows are scored.
+
+    Attributes:
+        fusion: How much prototypes count.
+        dates: What counts of several dates of a cell; None scores each row for itself.
+    """
+
+    fusion: Fusion
+    dates: Dates | None = None
 
 
 class CellIndex:
@@ -88,7 +104,9 @@ class CellIndex:
         self._shards: dict[int, Shard] = {}
         self._prototypes: dict[str, Shard] = {}
         self._proposals: Proposals | None = None
-        self._selected: tuple[Region, Selection] | None = None
+        self._dates = CellDates(path, self.manifest.shards)
+        self._differing: tuple[Fusion, NDArray[np.float32]] | None = None
+        self._selected: tuple[Region | None, bool, Selection] | None = None
         self._floor_bytes = 0
 
     @classmethod
@@ -142,7 +160,7 @@ class CellIndex:
     @property
     def dates_a_cell(self) -> int:
         """Most codes of a cell, of imagery of so many dates."""
-        return max([1, *(entry.dates_a_cell for entry in self.manifest.shards)])
+        return self._dates.most
 
     @property
     def chip(self) -> AerialView:
@@ -172,24 +190,30 @@ class CellIndex:
         *,
         region: Region | None = None,
         kappa: float | Fusion | None = None,
+        dates: Dates = "max",
         exact: bool = False,
         device: str = "cpu",
     ) -> Hits:
         """Finds the cells whose codes have the largest inner products with the queries.
+
+        A cell with several dates has the score of its best, less what the best of so many gains by chance; the mean of
+        their scores; or that of the newest. What `max` takes off is `SHARE` of the expected best of n draws with the
+        standard deviation of the query's scores within cells, known from cells of the index that have several dates.
 
         An index that was tuned looks through a part of its codes, and finds what it was tuned to find; one that was
         not, small regions, large k and another kappa are searched exactly.
 
         Args:
             queries: (Q, dim) embeddings of this index's encoder.
-            k: Rows to find for each query.
-            region: Search these cells only; reads only their rows.
+            k: Cells to find for each query.
+            region: Search these cells only; of others, only some are read that tell how dates differ.
             kappa: Weight of ground photos against imagery; None is what the index was fitted to.
+            dates: What counts of several dates of a cell.
             exact: Score all codes, whatever the index was tuned to.
             device: Where all rows are scored; the few that lists propose are scored on the CPU.
 
         Returns:
-            The best rows, best first, with their exact scores; equal scores in S2 order.
+            The best cells, best first, with their exact scores; equal scores in S2 order.
 
         Raises:
             RegionError: No cell of the index lies in the region.
@@ -198,28 +222,30 @@ class CellIndex:
             IndexCorruptError: A file is missing or truncated.
             IndexUnreachableError: The address of the index does not answer.
         """
-        fusion = self._fusion(kappa)
-        queries = self._fitting(queries, fusion)
-        table, selection = self.manifest.ann, self._selection(region)
-        tuned = table is not None and table.chosen.n_probe > 0 and (table.kappa, table.offset) == tuple(astuple(fusion))
-        few = ALWAYS_EXACT if table is None else max(ALWAYS_EXACT, _WORTH_IT * k * table.chosen.k_factor)
+        scoring = self._scoring(self._fusion(kappa), dates)
+        queries, selection = self._fitting(queries, scoring), self._selection(region, scoring)
+        # So many rows are of k cells at least; and however dates count, as many candidates are looked at.
+        table, n = self.manifest.ann, k * self.dates_a_cell
+        fitted = table is not None and (table.kappa, table.offset) == tuple(astuple(scoring.fusion))
+        tuned = table is not None and table.chosen.n_probe > 0 and fitted
+        few = ALWAYS_EXACT if table is None else max(ALWAYS_EXACT, _WORTH_IT * n * table.chosen.k_factor)
         if exact or table is None or not tuned or n_rows(selection) <= few:
-            rows, scores = self._compared(queries, k, selection, fusion, device)
+            rows, scores = self._compared(queries, n, selection, scoring, device)
         else:
             # Of as many lists, a region's rows fill a part: as many of its rows are looked through as of all.
             lists = math.ceil(table.chosen.n_probe * len(self) / n_rows(selection))
             point = replace(table.chosen, n_probe=lists)
-            rows, scores = self._proposed(queries, k, selection, fusion, point, device)
-        return Hits(self._cell_ids(rows), rows, scores)
+            rows, scores = self._proposed(queries, n, selection, scoring, point, device)
+        return self._hits(rows, scores, k, scoring)
 
     def search_at(
         self, point: Point, queries: NDArray[np.floating], k: int, *, region: Region | None = None, device: str = "cpu"
     ) -> Hits:
         """Searches in a given way, which need not be the one that was chosen: for measuring."""
-        fusion = self._fusion(None)
-        queries, selection = self._fitting(queries, fusion), self._selection(region)
-        rows, scores = self._proposed(queries, k, selection, fusion, point, device)
-        return Hits(self._cell_ids(rows), rows, scores)
+        scoring = self._scoring(self._fusion(None), "max")
+        queries, selection = self._fitting(queries, scoring), self._selection(region, scoring)
+        rows, scores = self._proposed(queries, k * self.dates_a_cell, selection, scoring, point, device)
+        return self._hits(rows, scores, k, scoring)
 
     @property
     def searched_dim(self) -> int:
@@ -228,11 +254,11 @@ class CellIndex:
 
     def codes_of(self, rows: NDArray[np.int64]) -> NDArray[np.floating]:
         """Returns the codes of ascending rows, (n, searched_dim), as they are searched."""
-        return self._fused(rows, self._gathered(rows), self.fusion)
+        return self._scored(rows, self._gathered(rows), _Scoring(self.fusion))
 
     def codes(self, number: int) -> Iterator[NDArray[np.floating]]:
         """Yields the codes of a shard in blocks, as they are searched: fused where prototypes count."""
-        for _, block in self._blocks([(number, slice(0, self.manifest.shards[number].rows))], self.fusion):
+        for _, block in self._blocks([(number, slice(0, self.manifest.shards[number].rows))], _Scoring(self.fusion)):
             yield block
 
     @property
@@ -271,11 +297,20 @@ class CellIndex:
         Raises:
             RegionError: None does.
         """
-        return n_rows(self._selection(region))
+        return n_rows(self._selection(region, _Scoring(self.fusion)))
 
     def cell_ids(self) -> NDArray[np.uint64]:
         """Returns the cell of every row, (N,), ascending; a cell with several dates comes several times."""
         return np.concatenate([_NO_CELLS, *self._of_each(range(self._n_shards), lambda i: self._sound("cell", i))])
+
+    def dates(self) -> NDArray[np.int32]:
+        """Returns the date of the imagery of every row, (N,), as `yyyymmdd` writes it; 0 where it is not known."""
+        none = np.empty(0, np.int32)
+        return np.concatenate([none, *self._of_each(range(self._n_shards), lambda i: self._sound("date", i))])
+
+    def dates_of(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Returns the dates of some rows, of their shape; 0 for -1, too."""
+        return self._column("date", rows, np.int32)
 
     def prototypes(self) -> Prototypes:
         """Returns all prototypes, in S2 order.
@@ -334,7 +369,7 @@ class CellIndex:
 
     def recall_of_rows(self) -> float:
         """Returns the share of the 10 rows most like each of some rows that the search finds which was chosen."""
-        rows = np.unique(np.linspace(0, len(self) - 1, _SAMPLE).astype(np.int64))
+        rows = spaced(len(self), _SAMPLE)
         queries = self.codes_of(rows)[:, : self.manifest.dim].astype(np.float32)
         best = self.search(queries, 10, exact=True).row
         assert self.manifest.ann is not None, "there is something to compare"
@@ -383,14 +418,33 @@ class CellIndex:
             )
         return fusion
 
-    def _fitting(self, queries: NDArray[np.floating], fusion: Fusion) -> NDArray[np.floating]:
+    def _scoring(self, fusion: Fusion, dates: Dates) -> _Scoring:
+        return _Scoring(fusion, dates if self.dates_a_cell > 1 else None)
+
+    def _fitting(self, queries: NDArray[np.floating], scoring: _Scoring) -> NDArray[np.floating]:
         """Returns queries as long as the codes that are searched."""
         if queries.ndim != 2 or queries.shape[1] != self.manifest.dim:
             raise EncoderMismatchError(
                 f"{self.path}: codes have {self.manifest.dim} elements, the queries' shape is {queries.shape}; "
                 "embed them with the index's own encoder"
             )
-        return fused_queries(queries) if fusion.kappa else queries
+        if scoring.fusion.kappa:
+            queries = fused_queries(queries)
+        if scoring.dates == "max":
+            spread = np.linalg.norm(queries @ self._differences(scoring.fusion).T, axis=1, keepdims=True)
+            queries = np.concatenate([queries, SHARE * spread], axis=1)
+        return queries
+
+    def _scored(self, rows: NDArray[np.int64], aerial: NDArray[np.floating], scoring: _Scoring) -> NDArray[np.floating]:
+        """Returns the codes of rows, whose inner products with what `_fitting` returns are the scores."""
+        if scoring.dates == "mean":
+            aerial = self._mean(rows, aerial)
+        codes = self._fused(rows, aerial, scoring.fusion)
+        if scoring.dates == "max":
+            first, last = self._dates.around(rows)
+            gains = np.array([expected_best(n + 1) for n in range(self.dates_a_cell)], codes.dtype)
+            codes = np.concatenate([codes, -gains[last - first, None]], axis=1)
+        return codes
 
     def _fused(self, rows: NDArray[np.int64], aerial: NDArray[np.floating], fusion: Fusion) -> NDArray[np.floating]:
         if not fusion.kappa:
@@ -398,6 +452,34 @@ class CellIndex:
         table = self.manifest.prototypes
         assert table is not None, "_fusion asks for prototypes"
         return fused_codes(aerial, interpolated(self._cell_ids(rows), table.level, self._sums_of), fusion)
+
+    def _mean(self, rows: NDArray[np.int64], aerial: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Returns the means of all dates of the cells whose newest rows these are."""
+        n_dates = rows - self._dates.around(rows)[0] + 1
+        total = aerial.astype(np.float32)
+        for before in range(1, n_dates.max(initial=1)):
+            at = np.flatnonzero(n_dates > before)
+            total[at] += self._gathered(rows[at] - before)
+        total /= n_dates[:, None]
+        return total
+
+    def _differences(self, fusion: Fusion) -> NDArray[np.float32]:
+        """Returns the `deviations` of some cells all over the index."""
+        if self._differing is None or self._differing[0] != fusion:
+            rows, n_dates = self._dates.some()
+            codes = self._fused(rows, self._gathered(rows), fusion)
+            self._differing = fusion, deviations(codes, n_dates)
+        return self._differing[1]
+
+    def _hits(self, rows: NDArray[np.int64], scores: NDArray[np.float32], k: int, scoring: _Scoring) -> Hits:
+        """Returns the best cells of rows that are sorted by their scores."""
+        if scoring.dates == "max":
+            again = (rows >= 0) & ~first_of_each(self._dates.around(rows)[1])
+            order = np.argsort(again, axis=1, kind="stable")
+            rows = np.take_along_axis(np.where(again, -1, rows), order, 1)
+            scores = np.take_along_axis(np.where(again, np.float32(-np.inf), scores), order, 1)
+        rows, scores = rows[:, :k], scores[:, :k]
+        return Hits(self._cell_ids(rows), rows, scores)
 
     def _sums_of(self, ids: NDArray[np.uint64]) -> NDArray[np.float32]:
         """Returns the (n, dim) sums of prototypes' cells in ascending order, zeros where there is none."""
@@ -421,18 +503,25 @@ class CellIndex:
             found[first + here] = shard.take("sum", at[here])
         return found
 
-    def _selection(self, region: Region | None) -> Selection:
+    def _selection(self, region: Region | None, scoring: _Scoring) -> Selection:
         """Returns the rows in the region, ascending; shards without any are left out, unread where possible.
+
+        Where one row stands for all dates of a cell, it is the newest.
 
         Raises:
             RegionError: There is no such row.
         """
-        if region is None:
-            return [(i, slice(0, entry.rows)) for i, entry in enumerate(self.manifest.shards) if entry.rows]
+        newest = scoring.dates in ("mean", "latest")
+        everywhere: Selection = [
+            (i, slice(0, entry.rows)) for i, entry in enumerate(self.manifest.shards) if entry.rows
+        ]
+        if region is None and not newest:
+            return everywhere
         # Photos come in batches, and ask for the same region again and again.
-        if self._selected is None or self._selected[0] is not region:
-            self._selected = region, self._inside(region)
-        return self._selected[1]
+        if self._selected is None or self._selected[0] is not region or self._selected[1] != newest:
+            selection = everywhere if region is None else self._inside(region)
+            self._selected = region, newest, self._dates.newest(selection) if newest else selection
+        return self._selected[2]
 
     def _inside(self, region: Region) -> Selection:
         ranges = region.cell_ranges(self.level)
@@ -450,13 +539,13 @@ class CellIndex:
             )
         return selection
 
-    def _blocks(self, selection: Selection, fusion: Fusion) -> Blocks:
+    def _blocks(self, selection: Selection, scoring: _Scoring) -> Blocks:
         for number, selected in selection:
             rows = np.arange(selected.start, selected.stop) if isinstance(selected, slice) else selected
             for start in range(0, len(rows), _READ_ROWS):
                 part = rows[start : start + _READ_ROWS]
                 everywhere = self._first_row[number] + part
-                yield everywhere, self._fused(everywhere, self._aerial(number, part), fusion)
+                yield everywhere, self._scored(everywhere, self._aerial(number, part), scoring)
 
     def _aerial(self, number: int, rows: NDArray[np.int64]) -> NDArray[np.floating]:
         shard = self._shard(number)
@@ -465,14 +554,15 @@ class CellIndex:
         return shard.take("aerial", rows)
 
     def _compared(
-        self, queries: NDArray[np.floating], k: int, selection: Selection, fusion: Fusion, device: str
+        self, queries: NDArray[np.floating], k: int, selection: Selection, scoring: _Scoring, device: str
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Scores all rows of a selection."""
-        if len(queries) == 1 and not fusion.kappa and device == "cpu" and n_rows(selection) == len(self):
+        plain = scoring.dates is None and not scoring.fusion.kappa
+        if len(queries) == 1 and plain and device == "cpu" and n_rows(selection) == len(self):
             found = self._scanned(queries[0], k)
             if found is not None:
                 return found[0][None], found[1][None]
-        return top_k(queries, self._blocks(selection, fusion), k, device=device)
+        return top_k(queries, self._blocks(selection, scoring), k, device=device)
 
     def _scanned(self, query: NDArray[np.floating], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
         """Scores all rows for one query; None where that takes a closer look, or shards are not plain."""
@@ -491,7 +581,7 @@ class CellIndex:
         queries: NDArray[np.floating],
         k: int,
         selection: Selection,
-        fusion: Fusion,
+        scoring: _Scoring,
         point: Point,
         device: str,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -500,15 +590,21 @@ class CellIndex:
             self._proposals = Proposals.open(self.path, self.manifest, checked=self._checked)
         mask = self._proposals.mask(selection)
         n = k * point.k_factor
+
+        def scored(rows: NDArray[np.int64]) -> NDArray[np.floating]:
+            return self._scored(rows, self._gathered(rows), scoring)
+
         best = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
         step = min(_QUERIES, max(1, _CANDIDATES // n))
         for part in (slice(i, i + step) for i in range(0, len(queries), step)):
-            candidates = self._proposals.candidates(queries[part], n, point.n_probe, mask)
-            best[0][part], best[1][part] = top_k_of(queries[part], candidates, self.codes_of, k)
+            candidates = self._proposals.candidates(queries[part, : self.searched_dim], n, point.n_probe, mask)
+            if scoring.dates == "max":
+                candidates = self._dates.all_of(candidates)
+            best[0][part], best[1][part] = top_k_of(queries[part], candidates, scored, k)
             self._trim()
         rest = self._proposals.unknown(selection)
         if rest:
-            best = merged_top_k(best, top_k(queries, self._blocks(rest, fusion), k, device=device))
+            best = merged_top_k(best, top_k(queries, self._blocks(rest, scoring), k, device=device))
         return best
 
     def _trim(self) -> None:
@@ -534,12 +630,16 @@ class CellIndex:
         return gathered
 
     def _cell_ids(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-        found, order = np.zeros(rows.size, np.uint64), np.argsort(rows, axis=None)
+        return self._column("cell", rows, np.uint64)
+
+    def _column(self, name: str, rows: NDArray[np.int64], dtype: type[_Number]) -> NDArray[_Number]:
+        """Returns what a column says of rows in any order, compared with its checksums; 0 for row -1."""
+        found, order = np.zeros(rows.size, dtype), np.argsort(rows, axis=None)
 
         def find(part: tuple[int, slice, NDArray[np.int64]]) -> None:
             number, here, inside = part
-            self._shard(number).check("cell", inside)
-            found[order[here]] = self._shard(number).read("cell")[inside]
+            self._shard(number).check(name, inside)
+            found[order[here]] = self._shard(number).read(name)[inside]
 
         self._of_each(self._by_shard(rows.ravel()[order]), find)
         return found.reshape(rows.shape)

@@ -12,7 +12,7 @@ import shapely
 from numpy.typing import NDArray
 
 import tiles
-from geoview.config import GroundView, InferenceConfig, Seen
+from geoview.config import Dates, GroundView, InferenceConfig, Seen
 from geoview.data.photos import load_image, read_metadata
 from geoview.data.queries import PhotoQuery
 from geoview.data.views import StreetPhoto, aerial_view
@@ -21,6 +21,7 @@ from geoview.errors import ConfigError, GeoviewError, RegionError
 from geoview.geo.regions import Region
 from geoview.geo.sphere import distance_m
 from geoview.index.cell_index import CellIndex
+from geoview.index.dates import iso_date
 from geoview.index.fusion import Fusion
 from geoview.locate.posterior import Place, cells_a_place, distinct_places
 
@@ -76,6 +77,7 @@ class Search:
         top_k: Places for each photo.
         region: Search there only.
         kappa: Weight of ground photos against imagery; None is what the index was fitted to.
+        dates: What counts of several dates of a cell.
         exact: Score every code, whatever the index was tuned to.
         apart_m: Least distance between two places of an answer; they never touch in any case.
     """
@@ -83,6 +85,7 @@ class Search:
     top_k: int = 10
     region: Region | None = None
     kappa: float | Fusion | None = None
+    dates: Dates = "max"
     exact: bool = False
     apart_m: float = 0.0
 
@@ -144,6 +147,7 @@ class Localizer:
         region: Region | None = None,
         around_own_position_m: float | None = None,
         kappa: float | None = None,
+        dates: Dates = "max",
         exact: bool = False,
         view: PhotoView | None = None,
         apart_m: float = 0.0,
@@ -157,6 +161,7 @@ class Localizer:
             around_own_position_m: Search within this distance of each photo's own position only; a photo without one
                 fails.
             kappa: Weight of ground photos against imagery; None is what the index was fitted to.
+            dates: What counts of several dates of a cell.
             exact: Score every code, whatever the index was tuned to.
             view: What the photos show.
             apart_m: Least distance between two places of an answer; they never touch in any case.
@@ -167,7 +172,7 @@ class Localizer:
         Raises:
             RegionError: No cell of the index lies in `region`.
         """
-        search = Search(top_k, region, kappa, exact, apart_m)
+        search = Search(top_k, region, kappa, dates, exact, apart_m)
         queries = iter(p if isinstance(p, PhotoQuery) else PhotoQuery(p) for p in photos)
         while batch := list(islice(queries, self.config.batch_size)):
             embedded = self.embed(batch, view)
@@ -214,10 +219,16 @@ class Localizer:
         sound = [photo for photo in photos if len(photo.vectors)]
         places: dict[int, list[Place]] = {}
         if sound:
-            k = cells_a_place(self.index.level, search.apart_m) * search.top_k * self.index.dates_a_cell
+            k = cells_a_place(self.index.level, search.apart_m) * search.top_k
             vectors = np.concatenate([photo.vectors for photo in sound])
             hits = self.index.search(
-                vectors, k, region=search.region, kappa=search.kappa, exact=search.exact, device=str(self._device)
+                vectors,
+                k,
+                region=search.region,
+                kappa=search.kappa,
+                dates=search.dates,
+                exact=search.exact,
+                device=str(self._device),
             )
             ends = np.cumsum([len(photo.vectors) for photo in sound])
             for photo, end in zip(sound, ends.tolist(), strict=True):
@@ -225,13 +236,19 @@ class Localizer:
                 score = hits.score[mine]
                 heading = np.broadcast_to(photo.headings_deg[:, None], score.shape).ravel()
                 best = np.argsort(-score.ravel(), kind="stable")
-                places[id(photo)] = distinct_places(
+                found = distinct_places(
                     hits.cell_id[mine].ravel()[best],
                     score.ravel()[best],
                     search.top_k,
+                    row=hits.row[mine].ravel()[best],
                     heading_deg=None if np.isnan(heading).all() else heading[best],
                     apart_m=search.apart_m,
                 )
+                dates = self.index.dates_of(np.array([place.row for place in found], np.int64))
+                places[id(photo)] = [
+                    replace(place, imagery_date=iso_date(date))
+                    for place, date in zip(found, dates.tolist(), strict=True)
+                ]
         return [
             Localization(photo.query.path, "ok", places[id(photo)], photo.latlon_deg)
             if id(photo) in places

@@ -27,12 +27,17 @@ class Place:
         score: Its inner product with the query; not a probability.
         heading_deg: The heading of the photo's middle column with which the score was reached; None where none was
             tried.
+        row: The row of the index that it was found by; None where that does not matter.
+        imagery_date: Of the imagery behind that row: an ISO date, month or year, as exact as it is known; None if it
+            is not.
     """
 
     cell_id: int
     latlon_deg: tuple[float, float]
     score: float
     heading_deg: float | None = None
+    row: int | None = None
+    imagery_date: str | None = None
 
 
 def cells_a_place(level: int, apart_m: float = 0.0) -> int:
@@ -48,6 +53,7 @@ def distinct_places(
     score: NDArray[np.float32],
     k: int,
     *,
+    row: NDArray[np.int64] | None = None,
     heading_deg: NDArray[np.float64] | None = None,
     apart_m: float = 0.0,
 ) -> list[Place]:
@@ -57,6 +63,7 @@ def distinct_places(
         cell_id: (n,) cells, best first; a cell may come several times. Entries with score -inf are no hits.
         score: (n,) scores.
         k: Places to pick.
+        row: (n,) row of the index that reached each score.
         heading_deg: (n,) heading with which each score was reached.
         apart_m: Least distance between the centres of two places.
 
@@ -83,6 +90,7 @@ def distinct_places(
             (float(centres[i, 0]), float(centres[i, 1])),
             float(score[hit[i]]),
             None if heading_deg is None else float(heading_deg[hit[i]]),
+            None if row is None else int(row[hit[i]]),
         )
         for i in picked
     ]

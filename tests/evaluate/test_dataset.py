@@ -447,6 +447,7 @@ def test_what_cannot_be_scored_is_refused(stand_ins, settings, tmp_path, twins):
         (["--dataset", "cvusa", "--root", "r", "--encoder", "e", "--as_published"], "university1652"),
         (["--dataset", "cvusa", "--root", "r", "--encoder", "e", "--imagery", "o.tif"], "imagery is of dataset pairs"),
         (["--dataset", "cvusa", "--root", "r", "--encoder", "e", "--photos", "p.csv"], "photos are for an index"),
+        (["--dataset", "cvusa", "--root", "r", "--encoder", "e", "--dates", "mean"], "dates are for an index"),
         (["--dataset", "cvusa", "--root", "r", "--encoder", "e", "--fov_deg", "0"], "fov_deg"),
         (["--dataset", "cvusa", "--root", "r", "--encoder", "e", "--fov_deg", "90", "90"], "twice"),
         (["--dataset", "pairs", "--root", "r", "--encoder", "e", "--split", "test"], "pairs have none"),

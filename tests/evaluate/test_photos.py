@@ -8,7 +8,7 @@ from PIL import Image
 
 from geoview.cli import main
 from geoview.config import EvaluateConfig
-from geoview.data.queries import PhotoQuery
+from geoview.data.queries import PhotoQuery, find_queries
 from geoview.errors import ConfigError
 from geoview.evaluate import score_places
 from geoview.evaluate.photos import evaluate_photos
@@ -75,6 +75,22 @@ def test_the_position_in_the_table_is_no_hint(photos, index_folder):
         assert figures["ceiling_recall_within_50_m"] <= 1 - (move_deg > 0)
     assert recalls[0] > 0
     assert recalls[1] == 0
+
+
+def test_dates_of_a_cell_count_as_was_asked(photos, dated):
+    table, at_deg = photos(n=20)
+    index, queries = CellIndex.open(dated / "index"), find_queries([table])
+    centres_deg = cells.centers_deg(np.unique(index.cell_ids()))
+    told = []
+    for way in ("max", "mean", "latest"):
+        config = EvaluateConfig(out="r.json", index=str(dated / "index"), photos=[str(table)], dates=way, device="cpu")
+        results = evaluate_photos(index, config)
+        answers = list(Localizer(index, config).locate(queries, top_k=10, dates=way, apart_m=100.0))
+        wanted = score_places(answers, at_deg, centres_deg)
+        assert {name: results["views"]["photos"][name] for name in wanted} == pytest.approx(wanted)
+        assert results["dates"] == way
+        told.append(wanted)
+    assert told[0] != told[2]
 
 
 def test_bad_photos_are_misses_and_photos_without_position_are_left_out(capsys, tmp_path, photos, index_folder):

@@ -374,21 +374,6 @@ def test_rows_tell_the_date_of_their_imagery(tmp_path, kit, encoder_folder, orth
     assert seen == {20200600, 20180000}
 
 
-@pytest.mark.parametrize(
-    ("date", "number"),
-    [
-        (None, 0),
-        ("", 0),
-        ("2020", 20200000),
-        ("2020-06", 20200600),
-        ("2020-06-30", 20200630),
-        ("2020-06-30T23:59:59Z", 20200630),
-    ],
-)
-def test_dates_become_numbers_that_sort_by_time(date, number):
-    assert build_module._yyyymmdd(date) == number
-
-
 def test_memory_does_not_grow_with_the_region(tmp_path, encoder_folder, ortho, kit, monkeypatch):
     """Chips are cut at most two batches ahead of the encoder."""
     config = settings_for(encoder_folder, ortho, tmp_path / "index", batch_size=4)

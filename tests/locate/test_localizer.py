@@ -1,5 +1,7 @@
 """Photos in, ranked places out: in order, whatever is among them, and never led by the position a photo claims."""
 
+import csv
+import io
 from fractions import Fraction
 
 import numpy as np
@@ -12,6 +14,7 @@ from PIL.TiffImagePlugin import IFDRational
 from rasterio.warp import transform
 from rasterio.windows import from_bounds
 
+from geoview.cli import main
 from geoview.config import InferenceConfig, PlanView
 from geoview.data.queries import PhotoQuery, find_queries
 from geoview.errors import ConfigError, RegionError
@@ -302,6 +305,46 @@ def test_a_device_that_is_not_there_is_told_before_any_photo(index):
 
 def test_no_photos_no_answers(localizer):
     assert list(localizer.locate([])) == []
+
+
+# -- dates -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_place_tells_the_date_of_the_imagery_that_was_like_the_photo(tmp_path, dated, ortho):
+    index = CellIndex.open(dated / "index")
+    ids, n_dates = np.unique(index.cell_ids(), return_counts=True)
+    centres = cells.centers_deg(ids[n_dates == 2])
+    middle = centres[np.argmin(distance_m(centres, centres.mean(axis=0)))]
+    (cell,) = cells.cell_ids(middle[None], index.level).tolist()
+    localizer = Localizer(index, InferenceConfig(device="cpu"))
+    for date, raster in (("2018-06", ortho), ("2021", dated / "new.tif")):
+        query = crop(raster, tmp_path / f"{date}.tif", middle)
+        best, mean, latest = (
+            next(localizer.locate([query], top_k=500, dates=way, view=AERIAL)).places
+            for way in ("max", "mean", "latest")
+        )
+        assert (best[0].cell_id, best[0].imagery_date) == (cell, date)
+        assert best[0].score > 0.85
+        assert (latest[0].cell_id == cell) == (date == "2021")
+        for places in (best, mean, latest):
+            assert {place.imagery_date for place in places} == {"2018-06", "2021"}
+            assert len({place.cell_id for place in places}) == len(places)
+        assert all(place.imagery_date == "2021" for place in (*mean, *latest) if place.cell_id == cell)
+
+
+def test_the_command_counts_dates_as_it_is_told(tmp_path, dated, capsys):
+    query = photo(tmp_path / "a.jpg")
+    scores = {}
+    for way in ([], ["--dates", "max"], ["--dates", "mean"], ["--dates", "latest"]):
+        assert main(["locate", query, "--index", str(dated / "index"), "--device", "cpu", *way]) == 0
+        rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+        assert {row["imagery_date"] for row in rows} <= {"2018-06", "2021"}
+        scores[tuple(way)] = [row["score"] for row in rows]
+    assert scores[()] == scores["--dates", "max"]
+    assert len({tuple(each) for each in scores.values()}) == 3
+    with pytest.raises(SystemExit):
+        main(["locate", query, "--index", str(dated / "index"), "--dates", "oldest"])
+    assert "oldest" in capsys.readouterr().err
 
 
 # -- headings ----------------------------------------------------------------------------------------------------------

@@ -123,3 +123,9 @@ def test_a_place_tells_the_heading_of_its_best_score():
     ids = patch(PLACES["Paris"])[[3, 3, 70]]
     places = distinct_places(ids, np.float32([0.9, 0.8, 0.5]), 5, heading_deg=np.array([45.0, 90.0, 0.0]))
     assert [(p.cell_id, p.heading_deg) for p in places] == [(int(ids[0]), 45.0), (int(ids[2]), 0.0)]
+
+
+def test_a_place_tells_the_row_of_its_best_score():
+    ids = patch(PLACES["Paris"])[[3, 3, 70]]
+    places = distinct_places(ids, np.float32([0.9, 0.8, 0.5]), 5, row=np.array([7, 6, 90]))
+    assert [(p.cell_id, p.row) for p in places] == [(int(ids[0]), 7), (int(ids[2]), 90)]
