@@ -10,6 +10,7 @@ from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import tiles
@@ -18,6 +19,7 @@ from geoview.data.photos import read_metadata
 from geoview.embed import resolve_device
 from geoview.errors import ConfigError, DatasetError
 from geoview.index.cell_index import CellIndex
+from geoview.index.dates import iso_date
 from geoview.index.manifest import Manifest
 from geoview.index.remote import Address, Place, place_of
 from geoview.models.encoder import CrossViewEncoder
@@ -93,10 +95,16 @@ def describe_index(path: str | Place) -> dict[str, Any]:
         manifest["ann"]["shards"] = len(ann.shards)
         manifest["ann"]["rows"] = ann.n_rows
     extent = index.extent_deg()
+    n_dates, n_cells = np.unique(np.unique(index.cell_ids(), return_counts=True)[1], return_counts=True)
+    dates = index.dates()
+    known = dates[dates > 0].tolist()
     return {
         "kind": "index",
         "codes": len(index),
         "cells_without_code": index.manifest.n_skipped,
+        "cells_by_dates": dict(zip(map(str, n_dates.tolist()), n_cells.tolist(), strict=True)),
+        "oldest_imagery": iso_date(min(known, default=0)),
+        "newest_imagery": iso_date(max(known, default=0)),
         "shards": len(shards),
         # Plain HTTP has no way to list files.
         "size_bytes": None if isinstance(index.path, Address) else _size_bytes(index.path, index.manifest),

@@ -1,9 +1,28 @@
-"""What a data set is; the other kinds of paths are tested with the command."""
+"""What a data set is, and of which dates an index is; the other kinds of paths are tested with the command."""
 
 import json
 
+import numpy as np
+
 from geoview.cli import main
 from geoview.describe import describe, environment
+from geoview.geo.regions import Region
+
+
+def test_an_index_tells_how_many_cells_have_how_many_dates(tmp_path, kit):
+    ids = np.sort(Region.disc(kit.CENTRE_DEG, 300.0).cells(16))
+    codes, dates = np.ones((len(ids) + 3, 4)) / 2, [20180600] * (len(ids) - 1) + [0, 20160000, 20210613, 20210700]
+    kit.write_index(tmp_path / "dated", [*ids, ids[0], ids[0], ids[3]], codes, dates)
+    told = describe(tmp_path / "dated")
+    json.dumps(told)
+    assert (told["codes"], told["cells_by_dates"]) == (len(ids) + 3, {"1": len(ids) - 2, "2": 1, "3": 1})
+    assert (told["oldest_imagery"], told["newest_imagery"]) == ("2016", "2021-07")
+    kit.write_index(tmp_path / "undated", ids, codes[3:])
+    told = describe(tmp_path / "undated")
+    assert told["cells_by_dates"] == {"1": len(ids)}
+    assert (told["oldest_imagery"], told["newest_imagery"]) == (None, None)
+    kit.write_index(tmp_path / "empty", [], codes[:0], skipped=ids)
+    assert describe(tmp_path / "empty")["cells_by_dates"] == {}
 
 
 def test_a_data_set_is_told_with_what_is_there_beside_what_is_published(twins, tmp_path):

@@ -32,6 +32,7 @@ FIELDS = (
     "exif_lon",
     "exif_distance_m",
     "error",
+    "imagery_date",
 )
 SUFFIXES = (".csv", ".geojson", ".html")
 
@@ -83,6 +84,7 @@ def rows(answers: Iterable[Localization]) -> Iterator[dict[str, Any]]:
                 "heading_deg": None if place.heading_deg is None else round(place.heading_deg, 1),
                 "cell": str(cells.tokens(np.array([place.cell_id], np.uint64))[0]),
                 "exif_distance_m": None if distance is None else round(distance, 1),
+                "imagery_date": place.imagery_date,
             }
 
 

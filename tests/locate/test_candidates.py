@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from geoview.locate.posterior import Place
 
 HEADER = (
     "query,status,rank,lat,lon,radius_m,score,p_within_100m,calibration,cell,heading_deg,"
-    "exif_lat,exif_lon,exif_distance_m,error"
+    "exif_lat,exif_lon,exif_distance_m,error,imagery_date"
 )
 SANTIAGO = (-33.4489, -70.6693)
 
@@ -90,6 +91,15 @@ def test_one_row_a_candidate_and_one_a_failed_photo(answers):
         own = distance_m(np.array(SANTIAGO), np.array([float(row["lat"]), float(row["lon"])]))
         assert float(row["exif_distance_m"]) == pytest.approx(own, abs=0.1)
     assert float(second["exif_distance_m"]) > 900 > 200 > float(first["exif_distance_m"])
+
+
+def test_the_age_of_the_imagery_is_told_as_exactly_as_it_is_known():
+    known, unknown = places(SANTIAGO, (0.0, 0.0))
+    answer = Localization("a.jpg", "ok", [replace(known, imagery_date="2018-06"), unknown])
+    rows = list(csv.DictReader(io.StringIO(as_csv([answer]))))
+    assert [row["imagery_date"] for row in rows] == ["2018-06", ""]
+    features = json.loads(as_geojson([answer]))["features"]
+    assert [feature["properties"]["imagery_date"] for feature in features] == ["2018-06", None]
 
 
 def test_rows_come_as_answers_come(answers):

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -125,6 +126,14 @@ def test_the_page_holds_all_answers(answers, index, imagery):
         assert (candidate["lat"], candidate["lon"]) == pytest.approx(place.latlon_deg, abs=1e-6)
     assert (failed["status"], failed["candidates"], failed["photo"]) == ("failed", [], None)
     assert failed["error"] == "none.jpg: no such file"
+
+
+def test_the_page_tells_the_age_of_the_imagery(answers, index):
+    located = answers[0]
+    dated = [replace(place, imagery_date=date) for place, date in zip(located.places, ("2018", None), strict=False)]
+    text = written([replace(located, places=dated)], index, None)
+    assert [c["imagery_date"] for c in content(text)["queries"][0]["candidates"]] == ["2018", None]
+    assert "`imagery of ${place.imagery_date}`" in text
 
 
 def test_photos_and_chips_are_in_the_page(answers, index, imagery):
