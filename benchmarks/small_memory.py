@@ -2,9 +2,9 @@
 
     python benchmarks/small_memory.py --work DIR [--steps 300] [--seeds 3]
 
-Made-up cities in VIGOR's layout, cross area (made in DIR where they are not there yet). The gradient is the same but
-for rounding, so that R@1 should be within the spread of the seeds; memory is the peak of a process of its own beyond
-what it held before the first batch.
+The cities of `ablation.py`, cross area (made in DIR where they are not there yet), from the shipped encoder. The
+gradient is the same but for rounding, so that R@1 should be within the spread of the seeds; memory is the peak of a
+process of its own beyond what it held before the first batch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from ablation import ARMS, training
+from ablation import ARMS, PANORAMA_PX, TILE_PX, training
 from cities import cities
 from machine import cpu_model
 
@@ -48,7 +48,13 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "small_memory.json")
     arguments = parser.parse_args()
-    root = cities(arguments.work / "cities", panoramas=arguments.panoramas, size_m=arguments.size_m)
+    root = cities(
+        arguments.work / "cities",
+        panoramas=arguments.panoramas,
+        size_m=arguments.size_m,
+        tile_px=TILE_PX,
+        panorama_px=PANORAMA_PX,
+    )
     found: dict[str, Any] = {}
     for size in PARTS:
         runs = []
