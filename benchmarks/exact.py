@@ -1,6 +1,6 @@
 """Exact search of an index against what the machine can do: memory bandwidth for one query, matrix products for 1,024.
 
-python benchmarks/exact.py --work DIR [--rows 1000000] [--dim 256] [--threads N]
+OMP_WAIT_POLICY=PASSIVE python benchmarks/exact.py --work DIR [--rows 1000000] [--dim 256] [--threads N]
 
 The rows lie in an index, in half precision, mapped and warm. Peers search the same rows from memory: FAISS's flat index
 in single and in half precision, and a plain matrix product with top-k. All are measured in turns, several times, and
