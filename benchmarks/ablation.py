@@ -131,13 +131,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "ablation.json")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    root = cities(
-        arguments.work / "cities",
-        panoramas=arguments.panoramas,
-        size_m=arguments.size_m,
-        tile_px=TILE_PX,
-        panorama_px=PANORAMA_PX,
-    )
+    root = small_cities(arguments)
     pace = Pace.measured(root, arguments)
     log = arguments.work / "runs.jsonl"
     report: dict[str, Any] = {
@@ -155,6 +149,17 @@ def main() -> None:
         print(json.dumps({name: report["arms"][name]}), flush=True)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def small_cities(arguments: argparse.Namespace) -> Path:
+    """Makes the cities, unless they are there; returns their folder."""
+    return cities(
+        arguments.work / "cities",
+        panoramas=arguments.panoramas,
+        size_m=arguments.size_m,
+        tile_px=TILE_PX,
+        panorama_px=PANORAMA_PX,
+    )
 
 
 @dataclass(frozen=True)

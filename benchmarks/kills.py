@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lists import always_search_by_lists
 from machine import cpu_model
 from numpy.typing import NDArray
 from PIL import Image
@@ -35,9 +36,8 @@ from geoview import cli
 from geoview.config import AerialView, GroundView
 from geoview.errors import GeoviewError
 from geoview.geo.regions import Region
-from geoview.index import build, cell_index, ground, store, tuning
+from geoview.index import build, cell_index, ground, store
 from geoview.index.cell_index import CellIndex
-from geoview.index.manifest import Point
 from geoview.models.encoder import CrossViewEncoder
 from geoview.render.region import write_region
 from geoview.render.world import make_world
@@ -55,9 +55,7 @@ def main() -> None:
     torch.set_num_threads(1)
     # Small blocks: more moments between which a process can die.
     build._BLOCK_CELLS, ground._BLOCK_PHOTOS = 64, 8
-    # A small index is tuned and searched as one of millions is.
-    cell_index.ALWAYS_EXACT = tuning.ALWAYS_EXACT = 100
-    tuning._exact = lambda index, queries: Point(0, 1, 1.0, 1e6)
+    always_search_by_lists()
     # With twice the rows, the lists find less of them: that is told, and no damage.
     cell_index._WORSE = 1.0
     shutil.rmtree(arguments.work, ignore_errors=True)

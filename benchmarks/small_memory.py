@@ -24,8 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from ablation import ARMS, PANORAMA_PX, TILE_PX, training
-from cities import cities
+from ablation import ARMS, small_cities, training
 from machine import cpu_model
 
 from geoview.config import EvaluateConfig
@@ -48,13 +47,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "small_memory.json")
     arguments = parser.parse_args()
-    root = cities(
-        arguments.work / "cities",
-        panoramas=arguments.panoramas,
-        size_m=arguments.size_m,
-        tile_px=TILE_PX,
-        panorama_px=PANORAMA_PX,
-    )
+    root = small_cities(arguments)
     found: dict[str, Any] = {}
     for size in PARTS:
         runs = []

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lists import always_search_by_lists
 from machine import cpu_model
 from numpy.typing import NDArray
 from rendered import index_folder, number, region_folder, rendered, running
@@ -32,10 +33,9 @@ from geoview.data.queries import PhotoQuery
 from geoview.demo import LEVEL, DemoSize
 from geoview.geo.regions import Region
 from geoview.geo.sphere import distance_m
-from geoview.index import cell_index, tuning
 from geoview.index.build import build_index
 from geoview.index.cell_index import CellIndex
-from geoview.index.manifest import Point
+from geoview.index.tuning import tune
 from geoview.index.upkeep import merge
 from geoview.locate.localizer import EmbeddedPhoto, Localizer, Search
 from geoview.metrics import wilson_interval
@@ -60,8 +60,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    cell_index.ALWAYS_EXACT = tuning.ALWAYS_EXACT = 1000
-    tuning._exact = lambda index, queries: Point(0, 1, 1.0, 1e6)
+    always_search_by_lists()
     path, photos = merged(arguments)
     with CellIndex.open(path) as index:
         localizer = Localizer(index, running(arguments))
@@ -70,7 +69,7 @@ def main() -> None:
         exact, exact_s = answered(localizer, embedded, photos, exact=True)
     rows = [{"search": "exact", **share_of(exact), "search_s": number(exact_s)}]
     for recall in RECALLS:
-        chosen, _ = tuning.tune(path, TuneConfig(recall=recall))
+        chosen, _ = tune(path, TuneConfig(recall=recall))
         with CellIndex.open(path) as index:
             found, found_s = answered(Localizer(index, running(arguments)), embedded, photos, exact=False)
         gained, lost = int((found & ~exact).sum()), int((exact & ~found).sum())

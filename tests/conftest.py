@@ -18,10 +18,10 @@ from rasterio.transform import Affine
 import tiles
 from geoview.config import AddConfig, AerialView, BuildConfig, GroundView
 from geoview.geo import cells
-from geoview.index import store
+from geoview.index import cell_index, store, tuning
 from geoview.index.build import add_to_index, build_index
 from geoview.index.cell_index import CellIndex
-from geoview.index.manifest import Manifest
+from geoview.index.manifest import Manifest, Point
 from geoview.models.encoder import CrossViewEncoder
 
 torch.set_num_threads(2)
@@ -98,6 +98,16 @@ def write_index(folder, ids, aerial, dates=None, skipped=(), level=16):
     )
     store.commit(folder, manifest)
     return CellIndex.open(folder)
+
+
+@pytest.fixture(scope="module")
+def small_is_large():
+    """Indexes of thousands are searched as those of millions are, and exact search is as slow as there."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (cell_index, tuning):
+            patch.setattr(module, "ALWAYS_EXACT", 100)
+        patch.setattr(tuning, "_exact", lambda index, queries: Point(0, 1, 1.0, 1e6))
+        yield
 
 
 @pytest.fixture(scope="session")

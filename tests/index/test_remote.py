@@ -22,7 +22,7 @@ from geoview.config import TuneConfig
 from geoview.errors import ConfigError, IndexCorruptError, IndexNotFoundError, IndexUnreachableError
 from geoview.geo import cells
 from geoview.geo.regions import Region
-from geoview.index import cell_index, remote, store, tuning
+from geoview.index import remote, store, tuning
 from geoview.index.cell_index import CellIndex
 from geoview.index.ground import prototype_shards
 from geoview.index.manifest import Point, PrototypeTable, content_of
@@ -30,6 +30,8 @@ from geoview.index.prototypes import Photo, Speech
 from geoview.index.remote import Address, RemoteRows
 from geoview.index.shards import write_shard
 from geoview.index.upkeep import remove_region
+
+pytestmark = pytest.mark.usefixtures("small_is_large")
 
 DIM = 24
 KINDS = ("plain", "tuned", "fused")
@@ -95,16 +97,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_is_large():
-    """Indexes of thousands are searched as those of millions are, and exact search is as slow as there."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (cell_index, tuning):
-            patch.setattr(module, "ALWAYS_EXACT", 100)
-        patch.setattr(tuning, "_exact", lambda index, queries: Point(0, 1, 1.0, 1e6))
-        yield
 
 
 def clustered(n, seed=0):

@@ -21,18 +21,10 @@ from geoview.index.soundness import damage_of_lists
 from geoview.index.upkeep import remove_region, vacuum
 
 CENTRE_DEG = (34.0330513, -117.5495846)  # a corner of four shards
+pytestmark = pytest.mark.usefixtures("small_is_large")
+
 DIM = 24
 WISH = TuneConfig(recall=0.9, latency_ms=None)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_is_large():
-    """Indexes of thousands are searched as those of millions are, and exact search is as slow as there."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (cell_index, tuning):
-            patch.setattr(module, "ALWAYS_EXACT", 100)
-        patch.setattr(tuning, "_exact", lambda index, queries: Point(0, 1, 1.0, 1e6))
-        yield
 
 
 def clustered(rng, n):
