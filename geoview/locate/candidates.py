@@ -65,7 +65,7 @@ def rows(answers: Iterable[Localization]) -> Iterator[dict[str, Any]]:
         common = {
             "query": _printable(answer.query),
             "status": answer.status,
-            "calibration": "none",
+            "calibration": answer.calibration,
             "exif_lat": None if lat is None else round(lat, 7),
             "exif_lon": None if lon is None else round(lon, 7),
             "error": _printable(answer.error),
@@ -80,7 +80,9 @@ def rows(answers: Iterable[Localization]) -> Iterator[dict[str, Any]]:
                 "rank": rank,
                 "lat": round(place.latlon_deg[0], 7),
                 "lon": round(place.latlon_deg[1], 7),
+                "radius_m": None if place.radius_m is None else round(place.radius_m, 1),
                 "score": round(place.score, 4),
+                "p_within_100m": None if place.p_within_100m is None else round(place.p_within_100m, 4),
                 "heading_deg": None if place.heading_deg is None else round(place.heading_deg, 1),
                 "cell": str(cells.tokens(np.array([place.cell_id], np.uint64))[0]),
                 "exif_distance_m": None if distance is None else round(distance, 1),

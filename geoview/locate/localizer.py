@@ -23,7 +23,7 @@ from geoview.geo.sphere import distance_m
 from geoview.index.cell_index import CellIndex
 from geoview.index.dates import iso_date
 from geoview.index.fusion import Fusion
-from geoview.locate.posterior import Place, cells_a_place, distinct_places
+from geoview.locate.posterior import Place, Posterior, cells_a_place, distinct_places
 
 __all__ = ["EmbeddedPhoto", "Localization", "Localizer", "PhotoView", "Search"]
 
@@ -49,18 +49,22 @@ class Localization:
 
     Attributes:
         query: The photo, as it was given.
-        status: `ok`, or `failed` with `error` set.
+        status: `ok`; `rejected`, "not here", whose places are the best there are; or `failed` with `error` set.
         places: Best first; no two touch.
         latlon_deg: Position that came with the photo, from its EXIF, its georeference or the photo table; reported,
             never used as a hint unless a search around it was asked for.
         error: One line, for a photo that could not be read.
+        calibration: What `radius_m` and `p_within_100m` of the places, and the rejection, were fitted on.
+        posterior: Where the photo may have been taken; None before the index is calibrated.
     """
 
     query: str
-    status: Literal["ok", "failed"]
+    status: Literal["ok", "rejected", "failed"]
     places: list[Place]
     latlon_deg: tuple[float, float] | None = None
     error: str = ""
+    calibration: Literal["photos", "rendered", "none"] = "none"
+    posterior: Posterior | None = None
 
     def exif_distance_m(self, place: Place) -> float | None:
         """Returns the distance of a place from the position that came with the photo."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from geoview.geo import cells
 from geoview.geo.sphere import distance_m
 
-__all__ = ["Place", "cells_a_place", "distinct_places"]
+__all__ = ["Place", "Posterior", "cells_a_place", "distinct_places"]
 
 # Edge of a cell at level 0, scaled to the smallest cells of a level: they have half of the mean area.
 _SMALLEST_EDGE_M = math.sqrt(4 * math.pi * 6_371_010.0**2 / 6 / 2)
@@ -30,6 +30,9 @@ class Place:
         row: The row of the index that it was found by; None where that does not matter.
         imagery_date: Of the imagery behind that row: an ISO date, month or year, as exact as it is known; None if it
             is not.
+        radius_m: Within which the photo was taken with a probability of 0.9, if this is the right place; None before
+            the index is calibrated.
+        p_within_100m: Probability that the photo was taken within 100 m; None before the index is calibrated.
     """
 
     cell_id: int
@@ -38,6 +41,22 @@ class Place:
     heading_deg: float | None = None
     row: int | None = None
     imagery_date: str | None = None
+    radius_m: float | None = None
+    p_within_100m: float | None = None
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Where a photo may have been taken, over all cells that were searched.
+
+    Attributes:
+        cell_id: (n,) uint64, ascending: the cells that have more than a trace of it.
+        probability: (n,) float64, given that the photo was taken in one of the cells that were searched; what is
+            missing to 1 is spread over all other cells.
+    """
+
+    cell_id: NDArray[np.uint64]
+    probability: NDArray[np.float64]
 
 
 def cells_a_place(level: int, apart_m: float = 0.0) -> int:
