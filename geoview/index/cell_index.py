@@ -106,7 +106,7 @@ class CellIndex:
         self._proposals: Proposals | None = None
         self._dates = CellDates(path, self.manifest.shards)
         self._differing: tuple[Fusion, NDArray[np.float32]] | None = None
-        self._selected: tuple[Region | None, bool, Selection] | None = None
+        self._selected: tuple[Region | None, dict[bool, Selection]] = (None, {})
         self._floor_bytes = 0
 
     @classmethod
@@ -246,6 +246,57 @@ class CellIndex:
         queries, selection = self._fitting(queries, scoring), self._selection(region, scoring)
         rows, scores = self._proposed(queries, k * self.dates_a_cell, selection, scoring, point, device)
         return self._hits(rows, scores, k, scoring)
+
+    def scores_of(
+        self,
+        queries: NDArray[np.floating],
+        cell_ids: NDArray[np.uint64],
+        *,
+        kappa: float | Fusion | None = None,
+        dates: Dates = "max",
+    ) -> NDArray[np.float32]:
+        """Returns what `search` would score given cells, (Q, n); -inf for cells without a code.
+
+        Args:
+            queries: (Q, dim) embeddings of this index's encoder.
+            cell_ids: (n,) cells in any order, of the index's level.
+            kappa: As for `search`.
+            dates: As for `search`.
+        """
+        scoring = self._scoring(self._fusion(kappa), dates)
+        queries = self._fitting(queries, scoring)
+        wanted, back = np.unique(cell_ids, return_inverse=True)
+        selection = self._rows_in(np.stack([wanted, wanted], axis=1))
+        if scoring.dates in ("mean", "latest"):
+            selection = self._dates.newest(selection)
+        best = np.full((len(queries), len(wanted)), -np.inf, np.float32)
+        for rows, codes in self._blocks(selection, scoring):
+            at = np.searchsorted(wanted, self._cell_ids(rows))
+            first = np.flatnonzero(np.diff(at, prepend=-1))
+            scores = queries.astype(np.float32) @ codes.T.astype(np.float32)
+            # Dates of a cell lie side by side, and may be cut apart by a block's end.
+            best[:, at[first]] = np.maximum(best[:, at[first]], np.maximum.reduceat(scores, first, axis=1))
+        return best[:, back]
+
+    def some_cells(self, n: int, region: Region | None = None) -> tuple[NDArray[np.uint64], int]:
+        """Returns n cells, evenly spaced among those with a code, and how many these are.
+
+        Raises:
+            RegionError: No cell of the index lies in the region.
+        """
+        selection = self._selection(region, self._scoring(self.fusion, "latest"))
+        counts = [n_rows([part]) for part in selection]
+        ends = np.cumsum(counts)
+        chosen = spaced(int(ends[-1]), n)
+        numbers = np.searchsorted(ends, chosen, "right")
+        rows = np.empty(len(chosen), np.int64)
+        for i in np.unique(numbers).tolist():
+            number, selected = selection[i]
+            inside, here = chosen[numbers == i] - (ends[i] - counts[i]), numbers == i
+            rows[here] = self._first_row[number] + (
+                selected.start + inside if isinstance(selected, slice) else selected[inside]
+            )
+        return self._cell_ids(rows), int(ends[-1])
 
     @property
     def searched_dim(self) -> int:
@@ -518,13 +569,24 @@ class CellIndex:
         if region is None and not newest:
             return everywhere
         # Photos come in batches, and ask for the same region again and again.
-        if self._selected is None or self._selected[0] is not region or self._selected[1] != newest:
-            selection = everywhere if region is None else self._inside(region)
-            self._selected = region, newest, self._dates.newest(selection) if newest else selection
-        return self._selected[2]
+        if self._selected[0] is not region:
+            self._selected = region, {}
+        known = self._selected[1]
+        if newest not in known:
+            selection = everywhere if region is None else known.get(False) or self._inside(region)
+            known[newest] = self._dates.newest(selection) if newest else selection
+        return known[newest]
 
     def _inside(self, region: Region) -> Selection:
-        ranges = region.cell_ranges(self.level)
+        selection = self._rows_in(region.cell_ranges(self.level))
+        if not selection:
+            raise RegionError(
+                f"{region.name}: no cell of {self.path} lies in it; `geoview info {self.path}` tells its extent"
+            )
+        return selection
+
+    def _rows_in(self, ranges: NDArray[np.uint64]) -> Selection:
+        """Returns the rows in ranges of cells, (R, 2), ascending, both ends included."""
         parents = cells.from_tokens([s.parent for s in self.manifest.shards])
         lows, highs = cells.range_min(parents), cells.range_max(parents)
         firsts, lasts = np.searchsorted(ranges[:, 1], lows), np.searchsorted(ranges[:, 0], highs, "right")
@@ -532,12 +594,7 @@ class CellIndex:
         inside = self._of_each(
             touched, lambda i: cells.rows_in_ranges(self._sound("cell", i), ranges[firsts[i] : lasts[i]])
         )
-        selection: Selection = [(i, rows) for i, rows in zip(touched, inside, strict=True) if len(rows)]
-        if not selection:
-            raise RegionError(
-                f"{region.name}: no cell of {self.path} lies in it; `geoview info {self.path}` tells its extent"
-            )
-        return selection
+        return [(i, rows) for i, rows in zip(touched, inside, strict=True) if len(rows)]
 
     def _blocks(self, selection: Selection, scoring: _Scoring) -> Blocks:
         for number, selected in selection:

@@ -330,3 +330,36 @@ def test_the_cells_that_are_compared_are_spread_over_the_index(several, monkeypa
 def test_dates_become_numbers_that_sort_by_time_and_are_told_as_exactly_as_known(date, number, told):
     assert yyyymmdd(date) == number
     assert iso_date(number) == told
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("read_rows", [16_384, 7])
+def test_given_cells_have_the_scores_of_a_search(several, monkeypatch, way, read_rows):
+    """Cells in any order, twice, and some that have no code; and blocks that cut a cell's dates apart."""
+    monkeypatch.setattr(cell_index, "_READ_ROWS", read_rows)
+    n_cells = len(np.unique(several.cell_ids()))
+    hits = several.search(asked(3), n_cells, dates=way)
+    rng = np.random.default_rng(3)
+    chosen = rng.permutation(hits.cell_id[0])[:200]
+    wanted = np.concatenate([chosen, chosen[:5], cells.cell_ids([[0.0, 0.0], [51.0, 4.0]], 16)])
+    scores = several.scores_of(asked(3), wanted, dates=way)
+    assert np.isneginf(scores[:, -2:]).all()
+    for i in range(3):
+        known = dict(zip(hits.cell_id[i].tolist(), hits.score[i].tolist(), strict=True))
+        np.testing.assert_allclose(scores[i, :-2], [known[cell] for cell in wanted[:-2].tolist()], atol=1e-5)
+
+
+def test_some_cells_are_spread_over_all_each_once(several, kit):
+    ids = np.unique(several.cell_ids())
+    some, n_cells = several.some_cells(50)
+    assert n_cells == len(ids)
+    places = np.searchsorted(ids, some)
+    assert (ids[places] == some).all()
+    assert np.diff(places).max() <= len(ids) / 49 + 1
+    every, n_cells = several.some_cells(10**6)
+    assert (every == ids).all()
+    region = Region.disc(np.add(kit.CENTRE_DEG, [0.002, 0.001]), 600.0)
+    inside, n_inside = several.some_cells(20, region)
+    assert len(inside) == 20
+    assert np.isin(inside, region.cells(16)).all()
+    assert n_inside == np.isin(ids, region.cells(16)).sum()
