@@ -1,6 +1,10 @@
 """What hard negatives are worth, at equal time: random batches, neighbours on the ground, likeness, and peers' ways.
 
     python benchmarks/ablation.py --work DIR [--budget_s 120] [--seeds 3]
+    python benchmarks/ablation.py --work DIR --panoramas 4000 --size_m 2600 --budget_s 480 --rates 1e-3 \
+        --arms random similarity both_kept --out benchmarks/results/ablation_large.json
+
+The second asks the same of four times as many places.
 
 On made-up cities in VIGOR's layout (`geoview render dataset`, made in DIR where they are not there yet), same area and
 cross area. Each arm has the same time: steps are as many as fit into the budget at the machine's own rate, less what
@@ -125,6 +129,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--panoramas", type=int, default=1000)
     parser.add_argument("--size_m", type=float, default=1400.0)
+    parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="of the sweep")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--device", default="cpu")
@@ -184,7 +189,7 @@ class Pace:
             return cls(**json.loads(path.read_text()))
         folder = arguments.work / "pace"
         steps = 40
-        config = training(root, "same_area", ARMS["random"], folder, steps, RATES[0], 0, arguments)
+        config = training(root, "same_area", ARMS["random"], folder, steps, COMMON_RATE, 0, arguments)
         marks: list[float] = []
         original = tasks.ContrastiveTask.on_train_batch_start
 
@@ -223,7 +228,7 @@ class Pace:
 
 def scored(name: str, root: Path, pace: Pace, arguments: argparse.Namespace, log: Path) -> dict[str, Any]:
     """Runs an arm: the sweep with the first seed, then the other seeds at the best rate."""
-    rates = RATES if ARMS[name].trained else RATES[:1]
+    rates = arguments.rates if ARMS[name].trained else arguments.rates[:1]
     sweep = [run(name, "same_area", rate, 0, root, pace, arguments, log) for rate in rates]
     best = max(sweep, key=lambda each: each["validation_recall_at_1"])["learning_rate"]
     found: dict[str, Any] = {
