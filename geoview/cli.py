@@ -23,6 +23,7 @@ from geoview.config import (
     AddConfig,
     BenchmarkConfig,
     BuildConfig,
+    CalibrateConfig,
     DemoConfig,
     EvaluateConfig,
     LocateConfig,
@@ -155,6 +156,10 @@ def _parser() -> ArgumentParser:
     tune.add_argument("index", type=str, help="index folder")
     _add(tune, TuneConfig)
     steps.add_subcommand("tune", tune, help=tune.description)
+    calibrate = _verb("make scores probabilities, and teach an index when a photo is of elsewhere")
+    calibrate.add_argument("index", type=str, help="index folder")
+    _add(calibrate, CalibrateConfig)
+    steps.add_subcommand("calibrate", calibrate, help=calibrate.description)
     for name, help_ in (
         ("info", "tell what an index holds, as JSON"),
         ("verify", "read everything and compare it with what was written"),
@@ -372,6 +377,16 @@ def _tune(arguments: Namespace) -> int:
     return _OK
 
 
+def _calibrate(arguments: Namespace) -> int:
+    config: CalibrateConfig = _config(CalibrateConfig, arguments)
+    from geoview.evaluate.calibration import calibrate
+    from geoview.index.cell_index import CellIndex
+
+    with CellIndex.open(arguments.index) as index:
+        print(json.dumps({"index": arguments.index, "calibration": calibrate(index, config)}))
+    return _OK
+
+
 def _embedded(index: str, config: TuneConfig) -> NDArray[np.floating] | None:
     """Returns the embeddings of the photos to measure with."""
     if not config.photos:
@@ -583,6 +598,7 @@ _VERBS: dict[str, Callable[[Namespace], int]] = {
     "index info": _info_index,
     "index remove": _remove,
     "index merge": _merge,
+    "index calibrate": _calibrate,
     "index tune": _tune,
     "index verify": _verify,
     "index vacuum": _vacuum,

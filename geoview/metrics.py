@@ -12,6 +12,8 @@ from torch import Tensor
 __all__ = [
     "average_precision",
     "bootstrap_interval",
+    "brier_score",
+    "calibration_error",
     "ranks",
     "ranks_of_all",
     "recall_at",
@@ -217,6 +219,27 @@ def bootstrap_interval(
         means.append(total[drawn].sum(axis=1) / size[drawn].sum(axis=1))
     low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def brier_score(p: NDArray[np.floating], right: NDArray[np.bool_]) -> float:
+    """Returns the mean square of probabilities less what came true (Brier, 1950); NaN counts as a sure mistake."""
+    off = np.where(np.isfinite(p), np.asarray(p, np.float64) - right, 1.0)
+    return float((off**2).mean())
+
+
+def calibration_error(p: NDArray[np.floating], right: NDArray[np.bool_], bins: int = 10) -> float:
+    """Returns the expected calibration error: how far probabilities are from shares that came true, on average.
+
+    In bins of as many answers each (Nguyen & O'Connor, EMNLP 2015), as most answers may have much the same probability.
+
+    Args:
+        p: (N,) probabilities, finite.
+        right: (N,) what came true.
+        bins: How many; as many as there are answers at most.
+    """
+    order = np.argsort(p, kind="stable")
+    parts = np.array_split(order, min(bins, len(order)))
+    return float(sum(len(part) * abs(p[part].mean() - right[part].mean()) for part in parts) / len(order))
 
 
 def _ahead(

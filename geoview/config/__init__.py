@@ -6,6 +6,7 @@ Imports nothing heavy, so that `--help` stays quick. Units are in the names.
 from geoview.config.commands import (
     AddConfig,
     BuildConfig,
+    CalibrateConfig,
     Dates,
     DemoConfig,
     EvaluateConfig,
@@ -36,6 +37,7 @@ __all__ = [
     "AugmentConfig",
     "BenchmarkConfig",
     "BuildConfig",
+    "CalibrateConfig",
     "ConditionsConfig",
     "DataConfig",
     "Dates",

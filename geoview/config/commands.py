@@ -10,6 +10,7 @@ from geoview.config.checks import require
 __all__ = [
     "AddConfig",
     "BuildConfig",
+    "CalibrateConfig",
     "Dates",
     "DemoConfig",
     "EvaluateConfig",
@@ -166,6 +167,30 @@ class TuneConfig(InferenceConfig):
         require(self.latency_ms is None or self.latency_ms > 0, "latency_ms must be above 0")
         require(self.memory_gb is None or self.memory_gb > 0, "memory_gb must be above 0")
         require(self.seed >= 0, "seed must not be negative")
+
+
+@dataclass(frozen=True)
+class CalibrateConfig(InferenceConfig):
+    """Makes an index's scores probabilities, and teaches it when a photo is of elsewhere.
+
+    Attributes:
+        photos: Photos of known place that the index has not seen, some hundred: tables with `lat` and `lon`, photos
+            that tell their position, or folders of such. Without them, photos of made-up regions are rendered; all
+            answers then say so.
+        view: What the photos show: `ground` (street photos) or `aerial` (seen from above).
+        fov_deg: Horizontal field of view of perspective photos that do not tell it themselves.
+        gsd_m: Metres per pixel of aerial photos; a GeoTIFF brings its own.
+    """
+
+    photos: list[str] = field(default_factory=list)
+    view: Literal["ground", "aerial"] = "ground"
+    fov_deg: float | None = None
+    gsd_m: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.fov_deg is None or 0 < self.fov_deg <= 360, "fov_deg must be in (0, 360]")
+        require(self.gsd_m is None or self.gsd_m > 0, "gsd_m must be above 0")
 
 
 @dataclass(frozen=True)

@@ -222,7 +222,7 @@ class CellIndex:
             IndexCorruptError: A file is missing or truncated.
             IndexUnreachableError: The address of the index does not answer.
         """
-        scoring = self._scoring(self._fusion(kappa), dates)
+        scoring = self._scoring(self.fusion_at(kappa), dates)
         queries, selection = self._fitting(queries, scoring), self._selection(region, scoring)
         # So many rows are of k cells at least; and however dates count, as many candidates are looked at.
         table, n = self.manifest.ann, k * self.dates_a_cell
@@ -242,7 +242,7 @@ class CellIndex:
         self, point: Point, queries: NDArray[np.floating], k: int, *, region: Region | None = None, device: str = "cpu"
     ) -> Hits:
         """Searches in a given way, which need not be the one that was chosen: for measuring."""
-        scoring = self._scoring(self._fusion(None), "max")
+        scoring = self._scoring(self.fusion_at(None), "max")
         queries, selection = self._fitting(queries, scoring), self._selection(region, scoring)
         rows, scores = self._proposed(queries, k * self.dates_a_cell, selection, scoring, point, device)
         return self._hits(rows, scores, k, scoring)
@@ -263,7 +263,7 @@ class CellIndex:
             kappa: As for `search`.
             dates: As for `search`.
         """
-        scoring = self._scoring(self._fusion(kappa), dates)
+        scoring = self._scoring(self.fusion_at(kappa), dates)
         queries = self._fitting(queries, scoring)
         wanted, back = np.unique(cell_ids, return_inverse=True)
         selection = self._rows_in(np.stack([wanted, wanted], axis=1))
@@ -318,6 +318,22 @@ class CellIndex:
         fitted = self.manifest.fusion
         return Fusion(0.0) if fitted is None else Fusion(fitted["kappa"], fitted["offset"])
 
+    def fusion_at(self, kappa: float | Fusion | None) -> Fusion:
+        """Returns how much prototypes count in a search with this `kappa`.
+
+        Raises:
+            ConfigError: It asks for ground photos where the index has none.
+        """
+        fusion = self.fusion if kappa is None else kappa
+        if not isinstance(fusion, Fusion):
+            fusion = Fusion(fusion, self.fusion.offset)
+        if fusion.kappa and self.manifest.prototypes is None:
+            raise ConfigError(
+                f"{self.path}: kappa is {fusion.kappa:g}, and the index has no ground photos; leave it out, or give "
+                "photos with `geoview index build --photos`"
+            )
+        return fusion
+
     def set_fusion(self, fusion: Fusion, notes: dict[str, Any]) -> None:
         """Commits how much prototypes count from now on; who has opened the index before goes on as he did.
 
@@ -335,8 +351,28 @@ class CellIndex:
                 f"{self.path}: has no ground photos to weigh; give some with `geoview index build --photos`"
             )
         with store.writing(folder) as latest:
-            store.commit(folder, replace(latest, fusion={**asdict(fusion), **notes}))
+            # Scores of another fusion are others: what was calibrated says nothing of them.
+            store.commit(folder, replace(latest, fusion={**asdict(fusion), **notes}, calibration=None))
             store.sweep(folder)
+        self._reopen()
+
+    def set_calibration(self, calibration: dict[str, Any]) -> None:
+        """Commits what makes scores probabilities from now on; who has opened the index before goes on as he did.
+
+        Args:
+            calibration: What to commit, and what it was fitted on and reaches.
+
+        Raises:
+            ConfigError: The index is at an address.
+            BusyError: The index is being written.
+        """
+        folder = self.folder
+        with store.writing(folder) as latest:
+            store.commit(folder, replace(latest, calibration=calibration))
+            store.sweep(folder)
+        self._reopen()
+
+    def _reopen(self) -> None:
         self._commit.close()
         self._commit = store.Commit.open(self.path)
         self.manifest = self._commit.manifest
@@ -458,17 +494,6 @@ class CellIndex:
         self._shard(number).check(name)
         return self._shard(number).read(name)
 
-    def _fusion(self, kappa: float | Fusion | None) -> Fusion:
-        fusion = self.fusion if kappa is None else kappa
-        if not isinstance(fusion, Fusion):
-            fusion = Fusion(fusion, self.fusion.offset)
-        if fusion.kappa and self.manifest.prototypes is None:
-            raise ConfigError(
-                f"{self.path}: kappa is {fusion.kappa:g}, and the index has no ground photos; leave it out, or give "
-                "photos with `geoview index build --photos`"
-            )
-        return fusion
-
     def _scoring(self, fusion: Fusion, dates: Dates) -> _Scoring:
         return _Scoring(fusion, dates if self.dates_a_cell > 1 else None)
 
@@ -501,7 +526,7 @@ class CellIndex:
         if not fusion.kappa:
             return aerial
         table = self.manifest.prototypes
-        assert table is not None, "_fusion asks for prototypes"
+        assert table is not None, "fusion_at asks for prototypes"
         return fused_codes(aerial, interpolated(self._cell_ids(rows), table.level, self._sums_of), fusion)
 
     def _mean(self, rows: NDArray[np.int64], aerial: NDArray[np.floating]) -> NDArray[np.float32]:

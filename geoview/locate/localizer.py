@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import shapely
@@ -18,14 +18,22 @@ from geoview.data.queries import PhotoQuery
 from geoview.data.views import StreetPhoto, aerial_view
 from geoview.embed import Picture, embed, read_ahead, resolve_device
 from geoview.errors import ConfigError, GeoviewError, RegionError
+from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.geo.sphere import distance_m
 from geoview.index.cell_index import CellIndex
 from geoview.index.dates import iso_date
 from geoview.index.fusion import Fusion
+from geoview.locate.calibration import Calibration, shown_by, turning
 from geoview.locate.posterior import Place, Posterior, cells_a_place, distinct_places
+from geoview.locate.surface import WITHIN_M, Surface, disc_deg
 
 __all__ = ["EmbeddedPhoto", "Localization", "Localizer", "PhotoView", "Search"]
+
+# Places that are weighed against each other, of which the most probable may not be the one of the best cell.
+_WEIGHED = 10
+# Cells that stand for all those not near any place.
+_SAMPLE = 4_096
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,7 @@ class EmbeddedPhoto:
         headings_deg: (V,) heading of each, NaN where it does not matter.
         latlon_deg: Position that came with the photo.
         error: Why it could not be read.
+        fov_deg: Azimuth that its width spans; None for photos from above.
     """
 
     query: PhotoQuery
@@ -111,6 +120,7 @@ class EmbeddedPhoto:
     headings_deg: NDArray[np.float64]
     latlon_deg: tuple[float, float] | None
     error: str = ""
+    fov_deg: float | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +132,7 @@ class _Prepared:
     headings_deg: list[float]
     latlon_deg: tuple[float, float] | None
     error: str = ""
+    fov_deg: float | None = None
 
 
 class Localizer:
@@ -141,6 +152,7 @@ class Localizer:
         self.index = index
         self.config = config or InferenceConfig()
         self.encoder = index.encoder()
+        self.calibration = Calibration.of(index)
         self._device = resolve_device(self.config.device)
 
     def locate(
@@ -210,21 +222,52 @@ class Localizer:
         for (_, i, _), vector in zip(views, embed(self.encoder, pictures, self.config, seen=view.kind), strict=True):
             vectors[i].append(vector)
         return [
-            EmbeddedPhoto(photo.query, np.array(mine), np.array(photo.headings_deg), photo.latlon_deg, photo.error)
+            EmbeddedPhoto(
+                photo.query, np.array(mine), np.array(photo.headings_deg), photo.latlon_deg, photo.error, photo.fov_deg
+            )
             for photo, mine in zip(prepared, vectors, strict=True)
         ]
 
     def answer(self, photos: Sequence[EmbeddedPhoto], search: Search) -> list[Localization]:
         """Finds the places of photos that are embedded, one answer a photo.
 
+        In an index that is calibrated for such scores, places are refined, at least 100 m apart, and ranked by how
+        probable it is that the photo was taken within 100 m of them; a photo may be refused.
+
         Raises:
             RegionError: No cell of the index lies in the region.
         """
         sound = [photo for photo in photos if len(photo.vectors)]
-        places: dict[int, list[Place]] = {}
-        if sound:
-            k = cells_a_place(self.index.level, search.apart_m) * search.top_k
-            vectors = np.concatenate([photo.vectors for photo in sound])
+        calibration = self._calibration_for(search)
+        if calibration is None:
+            found = self.candidates(sound, search)
+            answers = [
+                Localization(photo.query.path, "ok", places, photo.latlon_deg)
+                for photo, places in zip(sound, found, strict=True)
+            ]
+        else:
+            apart = replace(search, top_k=max(search.top_k, _WEIGHED), apart_m=max(search.apart_m, WITHIN_M))
+            found = self.candidates(sound, apart)
+            answers = [
+                _calibrated(photo, places, surface, calibration, search.top_k)
+                for photo, places, surface in zip(sound, found, self.surfaces(sound, found, search), strict=True)
+            ]
+        dated = iter(self._dated(answers))
+        return [next(dated) if len(photo.vectors) else _failed(photo, photo.error) for photo in photos]
+
+    def candidates(self, photos: Sequence[EmbeddedPhoto], search: Search) -> list[list[Place]]:
+        """Finds the cells that photos score best at, as distinct places, best first: one list a photo.
+
+        Raises:
+            RegionError: No cell of the index lies in the region.
+        """
+        if not photos:
+            return []
+        vectors = np.concatenate([photo.vectors for photo in photos])
+        ends = np.cumsum([len(photo.vectors) for photo in photos]).tolist()
+        # So many cells are enough for so many places, and mostly far fewer are.
+        k, enough = (cells_a_place(self.index.level, apart_m) * search.top_k for apart_m in (0.0, search.apart_m))
+        while True:
             hits = self.index.search(
                 vectors,
                 k,
@@ -234,30 +277,79 @@ class Localizer:
                 exact=search.exact,
                 device=str(self._device),
             )
-            ends = np.cumsum([len(photo.vectors) for photo in sound])
-            for photo, end in zip(sound, ends.tolist(), strict=True):
+            found = []
+            for photo, end in zip(photos, ends, strict=True):
                 mine = slice(end - len(photo.vectors), end)
                 score = hits.score[mine]
+                # What one heading has among its best k may be worth less than what another leaves out.
+                known = np.where(score >= score[:, -1].max(), score, -np.inf)
                 heading = np.broadcast_to(photo.headings_deg[:, None], score.shape).ravel()
-                best = np.argsort(-score.ravel(), kind="stable")
-                found = distinct_places(
-                    hits.cell_id[mine].ravel()[best],
-                    score.ravel()[best],
-                    search.top_k,
-                    row=hits.row[mine].ravel()[best],
-                    heading_deg=None if np.isnan(heading).all() else heading[best],
-                    apart_m=search.apart_m,
+                best = np.argsort(-known.ravel(), kind="stable")
+                found.append(
+                    distinct_places(
+                        hits.cell_id[mine].ravel()[best],
+                        known.ravel()[best],
+                        search.top_k,
+                        row=hits.row[mine].ravel()[best],
+                        heading_deg=None if np.isnan(heading).all() else heading[best],
+                        apart_m=search.apart_m,
+                    )
                 )
-                dates = self.index.dates_of(np.array([place.row for place in found], np.int64))
-                places[id(photo)] = [
-                    replace(place, imagery_date=iso_date(date))
-                    for place, date in zip(found, dates.tolist(), strict=True)
-                ]
+            if k >= enough or all(len(places) == search.top_k for places in found):
+                return found
+            k = min(4 * k, enough)
+
+    def surfaces(
+        self,
+        photos: Sequence[EmbeddedPhoto],
+        places: Sequence[Sequence[Place]],
+        search: Search,
+        also_deg: NDArray[np.float64] | None = None,
+    ) -> Iterator[Surface]:
+        """Scores the ground around the places of photos, and a sample of all other ground: one surface a photo.
+
+        Args:
+            photos: N photos that are embedded.
+            places: Those of each.
+            search: What was asked for.
+            also_deg: (N, 2) a point of each photo to score the ground around, too.
+
+        Raises:
+            RegionError: No cell of the index lies in the region.
+        """
+        if not photos:
+            return
+        index, level = self.index, self.index.level
+        asked: dict[str, Any] = {"kappa": search.kappa, "dates": search.dates}
+        sample, n_cells = index.some_cells(_SAMPLE, search.region)
+        ranges = None if search.region is None else search.region.cell_ranges(level)
+        for i, photo in enumerate(photos):
+            centres = [cells.centers_deg(np.array([place.cell_id for place in places[i]], np.uint64)).reshape(-1, 2)]
+            centres += [] if also_deg is None else [also_deg[i : i + 1]]
+            around = np.unique(cells.cell_ids(disc_deg(np.concatenate(centres)).reshape(-1, 2), level))
+            # A position may be refined by up to a cell.
+            near = np.unique(cells.neighbors(around))
+            score = index.scores_of(photo.vectors, near, **asked).max(axis=0).astype(np.float64)
+            if ranges is not None:
+                score[~cells.in_ranges(near, ranges)] = -np.inf
+            other = sample[~np.isin(sample, near)]
+            rest = index.scores_of(photo.vectors, other, **asked).max(axis=0).astype(np.float64)
+            each = (n_cells - np.isfinite(score).sum()) / max(1, len(other))
+            yield Surface(level, near, score, rest, float(each))
+
+    def _calibration_for(self, search: Search) -> Calibration | None:
+        """Returns the calibration of the scores that are asked for."""
+        calibration = self.calibration
+        if calibration is None or not calibration.is_of(self.index.fusion_at(search.kappa)):
+            return None
+        return calibration if search.dates == "max" or self.index.dates_a_cell == 1 else None
+
+    def _dated(self, answers: Sequence[Localization]) -> list[Localization]:
+        rows = [place.row for answer in answers for place in answer.places]
+        dates = iter(self.index.dates_of(np.array(rows, np.int64)).tolist())
         return [
-            Localization(photo.query.path, "ok", places[id(photo)], photo.latlon_deg)
-            if id(photo) in places
-            else _failed(photo, photo.error)
-            for photo in photos
+            replace(answer, places=[replace(place, imagery_date=iso_date(next(dates))) for place in answer.places])
+            for answer in answers
         ]
 
     def _answer_around(self, photo: EmbeddedPhoto, search: Search, radius_m: float) -> Localization:
@@ -291,11 +383,12 @@ class Localizer:
         spec, heading_deg = self.encoder.ground, query.heading_deg
         if isinstance(spec, GroundView):
             heading_deg = metadata.heading_deg if heading_deg is None else heading_deg
-            return _Prepared(query, [photo.strip(spec, heading_deg)], [np.nan], latlon_deg)
+            strip = photo.strip(spec, heading_deg)
+            return _Prepared(query, [strip], [np.nan], latlon_deg, fov_deg=photo.fov_deg)
         # Only what the user says is believed: compasses in cameras may be far off.
         tried = [360.0 * i / spec.headings for i in range(spec.headings)] if heading_deg is None else [heading_deg]
         plans, headings_deg = zip(*photo.plans(spec, tried), strict=True)
-        return _Prepared(query, list(plans), list(headings_deg), latlon_deg)
+        return _Prepared(query, list(plans), list(headings_deg), latlon_deg, fov_deg=photo.fov_deg)
 
     def _middle(self, path: str) -> tuple[Picture, tuple[float, float]]:
         """Cuts the chip around the middle of a georeferenced raster, and tells where that is."""
@@ -312,6 +405,23 @@ class Localizer:
         middle, spec = coverage.centroid, self.encoder.aerial
         centre_deg = (middle.y, (middle.x + 180.0) % 360.0 - 180.0)
         return source.chip(centre_deg, size_px=spec.size_px, gsd_m=spec.gsd_m), centre_deg
+
+
+def _calibrated(
+    photo: EmbeddedPhoto, places: Sequence[Place], surface: Surface, calibration: Calibration, top_k: int
+) -> Localization:
+    placed = [calibration.placed(surface, place) for place in places]
+    placed.sort(key=lambda place: -(place.p_within_100m or 0.0))
+    turned = turning(photo.vectors, photo.headings_deg)
+    refused = calibration.refuses(surface, placed, turned, shown_by(photo.fov_deg))
+    return Localization(
+        photo.query.path,
+        "rejected" if refused else "ok",
+        placed[:top_k],
+        photo.latlon_deg,
+        calibration=calibration.on,
+        posterior=calibration.posterior(surface),
+    )
 
 
 def _failed(photo: EmbeddedPhoto, error: str) -> Localization:

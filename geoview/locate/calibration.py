@@ -1,0 +1,142 @@
+"""What makes scores of an index probabilities, and answers trustworthy: a temperature, and where to say "not here"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoview.errors import ConfigError
+from geoview.index.cell_index import CellIndex
+from geoview.index.fusion import Fusion
+from geoview.locate.posterior import Place, Posterior
+from geoview.locate.surface import Surface
+
+__all__ = ["CONFIDENCE", "Calibration", "Floors", "Shown", "shown_by", "turning"]
+
+#: Probability that a photo was taken within `radius_m` of the right place.
+CONFIDENCE = 0.9
+# Cells of less are left out of a posterior.
+_TRACE = 1e-6
+
+#: What a photo shows, by how wide it looks; each has its own floors.
+Shown = Literal["panorama", "perspective", "aerial"]
+
+
+def shown_by(fov_deg: float | None) -> Shown:
+    """Returns the kind of a photo that spans so much; None is one from above."""
+    return "aerial" if fov_deg is None else "panorama" if fov_deg >= 180 else "perspective"
+
+
+def turning(vectors: NDArray[np.float32], headings_deg: NDArray[np.float64]) -> float | None:
+    """Returns how much the embedding of a photo changes with the heading it is taken to have, 0 to 1.
+
+    A photo that shows nothing looks alike from all sides. None where no two headings were tried.
+
+    Args:
+        vectors: (V, dim) unit vectors.
+        headings_deg: (V,) the heading of each; NaN where it does not matter.
+    """
+    if len(np.unique(headings_deg[np.isfinite(headings_deg)])) < 2:
+        return None
+    return float(1 - np.linalg.norm(vectors.mean(axis=0)))
+
+
+@dataclass(frozen=True)
+class Floors:
+    """Below which a photo is "not here"; both together refuse 5 % of the photos that they were fitted on.
+
+    Attributes:
+        evidence: Of `Surface.evidence` at the best place.
+        turning: Of `turning`; None where headings are not tried.
+    """
+
+    evidence: float
+    turning: float | None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was fitted on photos of known place.
+
+    Attributes:
+        on: Whether these were real photos, or rendered ones.
+        temperature: That turns scores into probabilities: the one under which where the photos were taken is likeliest.
+        sharpness: Temperature of the mean that refines a position.
+        radius_m: Of the two numbers, the first is what `radius_m` of a place is at least, the second what the
+            posterior's own quantile counts.
+        floors: By what photos show; others are never refused.
+        kappa: Weight of ground photos in the scores.
+        offset: Of cells without a prototype in the scores.
+    """
+
+    on: Literal["photos", "rendered"]
+    temperature: float
+    sharpness: float
+    radius_m: tuple[float, float]
+    floors: Mapping[Shown, Floors]
+    kappa: float
+    offset: float
+
+    @classmethod
+    def of(cls, index: CellIndex) -> Self | None:
+        """Returns an index's calibration; None before it has one.
+
+        Raises:
+            ConfigError: It was written by another geoview.
+        """
+        said = index.manifest.calibration
+        if said is None:
+            return None
+        try:
+            floors = {shown: Floors(**each) for shown, each in said["floors"].items()}
+            values = {name: said[name] for name in ("on", "temperature", "sharpness", "kappa", "offset")}
+            return cls(radius_m=tuple(said["radius_m"]), floors=floors, **values)
+        except (KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{index.path}: its calibration is of another geoview ({error}); run `geoview index calibrate` again"
+            ) from error
+
+    def to_manifest(self) -> dict[str, Any]:
+        """Returns what is written of it."""
+        return asdict(self)
+
+    def is_of(self, fusion: Fusion) -> bool:
+        """Tells whether scores of this fusion are those that were calibrated."""
+        return (self.kappa, self.offset) == (fusion.kappa, fusion.offset)
+
+    def placed(self, surface: Surface, place: Place) -> Place:
+        """Returns a place with its position refined, and with its radius and probability."""
+        refined_deg = surface.refined_deg(place.cell_id, self.sharpness)
+        least_m, counts = self.radius_m
+        return replace(
+            place,
+            latlon_deg=(float(refined_deg[0]), float(refined_deg[1])),
+            radius_m=least_m + counts * surface.quantile_m(refined_deg, CONFIDENCE, self.temperature),
+            p_within_100m=float(np.exp(surface.log_mass(refined_deg, self.temperature))),
+        )
+
+    def refuses(self, surface: Surface, places: Sequence[Place], turned: float | None, shown: Shown) -> bool:
+        """Tells whether a photo is "not here".
+
+        Args:
+            surface: Of the photo.
+            places: Its places, best first.
+            turned: Its `turning`.
+            shown: What it shows.
+        """
+        floors = self.floors.get(shown)
+        if floors is None or not places:
+            return False
+        if floors.turning is not None and turned is not None and turned < floors.turning:
+            return True
+        return surface.evidence(np.array(places[0].latlon_deg), self.temperature) < floors.evidence
+
+    def posterior(self, surface: Surface) -> Posterior:
+        """Returns where the photo may have been taken."""
+        probability = surface.probability(self.temperature)
+        kept = probability > _TRACE
+        return Posterior(surface.cell_id[kept], probability[kept])
