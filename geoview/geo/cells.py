@@ -48,6 +48,7 @@ __all__ = [
     "descendants",
     "edge_lengths_m",
     "edge_neighbors",
+    "extent_deg",
     "from_tokens",
     "ids_in_ranges",
     "in_ranges",
@@ -149,6 +150,23 @@ def bounds_deg(ids: ArrayLike) -> Floats:
     ) + np.array([-1e-12, 0.0, 1e-12, 0.0])
     faces = np.clip(faces, [-90.0, -180.0, -90.0, -180.0], [90.0, 225.0, 90.0, 225.0])
     return np.asarray(np.where(whole[..., None], faces[squares(ids).face], bounds))
+
+
+def extent_deg(ids: ArrayLike) -> tuple[float, float, float, float]:
+    """(south, west, north, east) around the centres of cells; west is above east where they cross the date line.
+
+    Raises:
+        ValueError: There are none.
+    """
+    centres = centers_deg(ids).reshape(-1, 2)
+    if not len(centres):
+        raise ValueError("no cells have no extent")
+    longitudes = np.sort(centres[:, 1])
+    # The largest gap on the circle of longitudes is what the cells do not cover.
+    gaps = np.diff(longitudes, append=longitudes[0] + 360)
+    widest = int(np.argmax(gaps))
+    west, east = longitudes[(widest + 1) % len(longitudes)], longitudes[widest]
+    return float(centres[:, 0].min()), float(west), float(centres[:, 0].max()), float(east)
 
 
 def areas_m2(ids: ArrayLike) -> Floats:

@@ -421,15 +421,7 @@ class CellIndex:
         West is above east where the index crosses the date line.
         """
         ids = self.cell_ids()
-        if not len(ids):
-            return None
-        centres = cells.centers_deg(ids)
-        longitudes = np.sort(centres[:, 1])
-        # The largest gap on the circle of longitudes is what the index does not cover.
-        gaps = np.diff(longitudes, append=longitudes[0] + 360)
-        widest = int(np.argmax(gaps))
-        west, east = longitudes[(widest + 1) % len(longitudes)], longitudes[widest]
-        return float(centres[:, 0].min()), float(west), float(centres[:, 0].max()), float(east)
+        return cells.extent_deg(ids) if len(ids) else None
 
     def verify(self) -> list[str]:
         """Reads everything and compares it with what was written; at an address, without any copies of before.

@@ -371,3 +371,20 @@ def test_interpolation_is_continuous_over_the_edges_of_cells_and_faces():
 def test_cells_larger_than_the_level_have_no_surroundings():
     with pytest.raises(ValueError, match="it is larger"):
         cells.surrounding(cells.cell_ids([1.0, 2.0], 10), 12)
+
+
+@pytest.mark.parametrize(
+    ("latlon_deg", "west_and_east"),
+    [
+        ([[-33.0, -70.0], [-34.0, -71.0]], (-71.0, -70.0)),
+        ([[-17.0, 179.0], [-18.0, -179.0]], (179.0, -179.0)),
+        ([[10.0, 5.0]], (5.0, 5.0)),
+    ],
+)
+def test_the_extent_of_cells_is_the_narrow_one(latlon_deg, west_and_east):
+    south, west, north, east = cells.extent_deg(cells.cell_ids(latlon_deg, 20))
+    lat = [point[0] for point in latlon_deg]
+    assert (south, north) == pytest.approx((min(lat), max(lat)), abs=1e-4)
+    assert (west, east) == pytest.approx(west_and_east, abs=1e-4)
+    with pytest.raises(ValueError, match="no cells"):
+        cells.extent_deg(np.empty(0, np.uint64))
