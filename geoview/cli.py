@@ -8,13 +8,14 @@ import logging
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import MISSING, asdict, fields
 from functools import partial
 from importlib.metadata import version
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import jsonargparse
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
@@ -36,7 +37,7 @@ from geoview.config import (
     from_mapping,
 )
 from geoview.errors import ConfigError, GeoviewError
-from geoview.files import full_disk_told, write_json, write_text
+from geoview.files import full_disk_told, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,11 +45,12 @@ if TYPE_CHECKING:
 
     from geoview.geo.regions import Region
     from geoview.index.manifest import Manifest
+    from geoview.locate.localizer import Localization
 
 __all__ = ["main"]
 
 _OK, _SOME_FAILED, _BAD_USAGE = 0, 1, 2
-_SWITCHES = ("as_published", "checked", "exact", "overwrite", "train", "turned")
+_SWITCHES = ("as_published", "checked", "exact", "json", "overwrite", "train", "turned")
 _METAVARS = {"at": "LAT,LON", "fov_deg": "DEG", "scales": "SCALE"}  # of lists that are not of paths
 _NUMBERS = {"list[int]": int, "list[float]": float}
 
@@ -436,15 +438,14 @@ def _vacuum(arguments: Namespace) -> int:
 
 def _locate(arguments: Namespace) -> int:
     config: LocateConfig = _config(LocateConfig, arguments)
-    from geoview.locate import candidates
+    from geoview.data.queries import find_queries
+    from geoview.index.cell_index import CellIndex
+    from geoview.locate import formats
+    from geoview.locate.localizer import Localizer, PhotoView
 
     out = None if config.out is None else Path(config.out)
     if out is not None:
-        candidates.check_output(out, overwrite=config.overwrite)
-    from geoview.data.queries import find_queries
-    from geoview.index.cell_index import CellIndex
-    from geoview.locate.localizer import Localizer, PhotoView
-
+        formats.check_output(out, formats.SUFFIXES, overwrite=config.overwrite)
     queries = find_queries(arguments.photos)
     index = CellIndex.open(config.index, checked=config.checked)
     around_own = config.radius_m if config.near == "exif" else None
@@ -460,7 +461,7 @@ def _locate(arguments: Namespace) -> int:
     )
     failed = 0
 
-    def counted() -> Any:
+    def counted() -> Iterator[Localization]:
         nonlocal failed
         from tqdm import tqdm
 
@@ -470,18 +471,18 @@ def _locate(arguments: Namespace) -> int:
                 print(f"geoview: {answer.error}", file=sys.stderr)
             yield answer
 
-    if out is None:
-        candidates.write_csv(counted(), sys.stdout)
-    else:
-        with full_disk_told(out), write_text(out) as file:
-            if out.suffix.lower() == ".csv":
-                candidates.write_csv(counted(), file)
-            elif out.suffix.lower() == ".geojson":
-                candidates.write_geojson(counted(), file)
-            else:
-                from geoview.locate.page import open_imagery, write_html
+    def page(answers: Iterable[Localization], file: TextIO) -> None:
+        from geoview.locate.page import open_imagery, write_html
 
-                write_html(counted(), file, index=index, imagery=open_imagery(index, config.imagery))
+        write_html(answers, file, index=index, imagery=open_imagery(index, config.imagery))
+
+    told = formats.json_lines(counted(), sys.stdout) if config.json else counted()
+    if out is not None:
+        formats.write_answers(told, out, page)
+    elif config.json:
+        deque(told, maxlen=0)
+    else:
+        formats.write_csv(told, sys.stdout)
     return _SOME_FAILED if failed else _OK
 
 

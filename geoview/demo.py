@@ -27,7 +27,7 @@ from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.index.build import build_index
 from geoview.index.cell_index import CellIndex
-from geoview.locate.candidates import write_geojson
+from geoview.locate.formats import write_geojson
 from geoview.locate.localizer import Localization, Localizer
 from geoview.locate.page import write_html
 from geoview.models.encoder import CrossViewEncoder, find_encoder

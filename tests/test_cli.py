@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyogrio
 import pytest
 import torch
 import yaml
@@ -170,6 +171,26 @@ def test_existing_output_stays_without_overwrite(capsys, tmp_path, index_folder)
     assert out.read_text() == "mine"
     assert main([*words, "--overwrite"]) == 0
     assert out.read_text().startswith("query,status,rank")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for name, colour in (("a.jpg", "red"), ("b.jpg", "blue")):
+        Image.new("RGB", (64, 64), colour).save(tmp_path / name)
+    return [str(tmp_path / name) for name in ("a.jpg", "none.jpg", "b.jpg")]
+
+
+def test_json_is_one_object_a_photo_and_all_there_is_on_stdout(capsys, tmp_path, photos, index_folder):
+    words = ["locate", *photos, "--index", str(index_folder), "--top_k", "2", "--json"]
+    assert main(words) == 1, "one photo is not there"
+    alone = capsys.readouterr().out
+    told = [json.loads(line) for line in alone.splitlines()]
+    assert [photo["query"] for photo in told] == photos
+    assert [photo["status"] for photo in told] == ["ok", "failed", "ok"]
+    assert [[place["rank"] for place in photo["candidates"]] for photo in told] == [[1, 2], [], [1, 2]]
+    assert main([*words, "--out", str(tmp_path / "a.gpkg")]) == 1
+    assert capsys.readouterr().out == alone
+    assert pyogrio.read_info(tmp_path / "a.gpkg")["features"] == 5
 
 
 def test_a_batch_goes_on_past_bad_photos_and_reports_each(capsys, tmp_path, index_folder):

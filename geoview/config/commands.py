@@ -211,7 +211,9 @@ class LocateConfig(InferenceConfig):
         view: What the photos show: `ground` (street photos) or `aerial` (seen from above).
         fov_deg: Horizontal field of view of perspective photos that do not tell it themselves.
         gsd_m: Metres per pixel of aerial photos; a GeoTIFF brings its own.
-        out: File to write, by suffix: .csv, .geojson or .html. Without it, CSV goes to standard output.
+        out: File to write, by suffix: .csv, .geojson, .gpkg (GeoPackage), .kml, .parquet (GeoParquet) or .html. Without
+            it, CSV goes to standard output.
+        json: Write JSON to standard output instead of CSV, one object a photo and line; with `out` or without.
         imagery: Imagery for the chips and the map of an HTML answer; without it, the one that the index was built from.
         checked: Compare every code that is read with its checksum: slower, and never an answer from a damaged file.
         exact: Score every code, whatever the index was tuned to.
@@ -229,6 +231,7 @@ class LocateConfig(InferenceConfig):
     fov_deg: float | None = None
     gsd_m: float | None = None
     out: str | None = None
+    json: bool = False
     imagery: list[str] = field(default_factory=list)
     checked: bool = False
     exact: bool = False

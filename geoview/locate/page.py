@@ -19,7 +19,7 @@ from geoview.config import AerialView
 from geoview.data.photos import load_image
 from geoview.errors import GeoviewError
 from geoview.index.cell_index import CellIndex
-from geoview.locate.candidates import rows
+from geoview.locate.candidates import record
 from geoview.locate.localizer import Localization
 
 __all__ = ["open_imagery", "write_html"]
@@ -85,12 +85,13 @@ def write_html(
 
 
 def _query(answer: Localization, imagery: tiles.ImagerySource | None, chip: AerialView) -> dict[str, Any]:
-    candidates = [row for row in rows([answer]) if row["rank"] is not None]
+    candidates = record(answer)["candidates"]
     for candidate in candidates:
         candidate["chip"] = _chip(imagery, (candidate["lat"], candidate["lon"]), chip) if imagery is not None else None
     return {
         "query": answer.query,
         "status": answer.status,
+        "calibration": answer.calibration,
         "error": answer.error,
         "latlon": answer.latlon_deg,
         "photo": _photo(answer.query),
