@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import shutil
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -134,6 +135,39 @@ def test_the_page_tells_the_age_of_the_imagery(answers, index):
     text = written([replace(located, places=dated)], index, None)
     assert [c["imagery_date"] for c in content(text)["queries"][0]["candidates"]] == ["2018", None]
     assert "`imagery of ${place.imagery_date}`" in text
+
+
+def test_the_page_tells_how_sure_an_answer_is_and_what_that_rests_on(answers, index):
+    located = answers[0]
+    sure = [replace(place, radius_m=86.4, p_within_100m=0.61) for place in located.places]
+    told = [
+        located,
+        replace(located, places=sure, calibration="rendered"),
+        replace(located, status="rejected", places=sure, calibration="photos"),
+    ]
+    text = written(told, index, None)
+    plain, rendered, rejected = content(text)["queries"]
+    assert [(c["radius_m"], c["p_within_100m"]) for c in plain["candidates"]] == [(None, None)] * 3
+    assert [(c["radius_m"], c["p_within_100m"]) for c in rendered["candidates"]] == [(86.4, 0.61)] * 3
+    assert [query["calibration"] for query in (plain, rendered, rejected)] == ["none", "rendered", "photos"]
+    assert [query["status"] for query in (plain, rendered, rejected)] == ["ok", "ok", "rejected"]
+    assert "not a probability" in text and "calibrated on rendered photos" in text and "Not here." in text
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")
+def test_a_browser_shows_it(tmp_path, answers, index):
+    located = answers[0]
+    sure = [replace(located.places[0], radius_m=86.4, p_within_100m=0.61), *located.places[1:]]
+    page = tmp_path / "page.html"
+    page.write_text(written([replace(located, status="rejected", places=sure, calibration="rendered")], index, None))
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    done = subprocess.run([*command, "--dump-dom", page.as_uri()], capture_output=True, text=True, check=True)
+    shown = re.sub(r"<script.*?</script>", "", done.stdout, flags=re.DOTALL)
+    assert "<b>Not here.</b>" in shown
+    assert "calibrated on rendered photos" in shown and "not a probability" not in shown
+    assert re.findall(r'<circle class="radius"[^>]* r="([\d.]+)"', shown) == ["86.4"]
+    cards = re.findall(r"<li><button.*?</li>", shown)
+    assert ["61 % within 100 m" in card and "circle of 86 m" in card for card in cards] == [True, False, False]
 
 
 def test_photos_and_chips_are_in_the_page(answers, index, imagery):
