@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from geoview.geo.regions import Region
+    from geoview.index.cell_index import CellIndex
     from geoview.index.manifest import Manifest
     from geoview.locate.localizer import Localization
 
@@ -448,11 +449,13 @@ def _locate(arguments: Namespace) -> int:
         formats.check_output(out, formats.SUFFIXES, overwrite=config.overwrite)
     queries = find_queries(arguments.photos)
     index = CellIndex.open(config.index, checked=config.checked)
+    region = _search_region(config)
+    pictures = None if config.heatmap is None else _heat_maps(config, index, [q.path for q in queries], region)
     around_own = config.radius_m if config.near == "exif" else None
     answers = Localizer(index, config).locate(
         queries,
         top_k=config.top_k,
-        region=_search_region(config),
+        region=region,
         around_own_position_m=around_own,
         kappa=config.kappa,
         dates=config.dates,
@@ -476,7 +479,9 @@ def _locate(arguments: Namespace) -> int:
 
         write_html(answers, file, index=index, imagery=open_imagery(index, config.imagery))
 
-    told = formats.json_lines(counted(), sys.stdout) if config.json else counted()
+    told = counted() if pictures is None else pictures(counted())
+    if config.json:
+        told = formats.json_lines(told, sys.stdout)
     if out is not None:
         formats.write_answers(told, out, page)
     elif config.json:
@@ -484,6 +489,23 @@ def _locate(arguments: Namespace) -> int:
     else:
         formats.write_csv(told, sys.stdout)
     return _SOME_FAILED if failed else _OK
+
+
+def _heat_maps(
+    config: LocateConfig, index: CellIndex, photos: Sequence[str], region: Region | None
+) -> Callable[[Iterable[Localization]], Iterator[Localization]]:
+    """Returns what draws answers as they pass; refuses what cannot be drawn."""
+    from geoview.heatmap import heat_map_files, heat_maps
+
+    def searched(answer: Localization) -> Region | None:
+        if config.near != "exif":
+            return region
+        assert answer.latlon_deg is not None, "without its own position, a photo fails"
+        return _around(answer.latlon_deg, config, region)
+
+    assert config.heatmap is not None
+    files = heat_map_files(Path(config.heatmap), index, photos, overwrite=config.overwrite)
+    return partial(heat_maps, files=files, index=index, searched=searched)
 
 
 def _evaluate(arguments: Namespace) -> int:
@@ -522,8 +544,6 @@ def _benchmark(arguments: Namespace) -> int:
 
 
 def _search_region(config: LocateConfig) -> Region | None:
-    from geoview.geo.regions import Region
-
     region = _region(config.region)
     if config.near is None or config.near == "exif":
         return region
@@ -533,8 +553,14 @@ def _search_region(config: LocateConfig) -> Region | None:
         raise ConfigError(
             f"near is {config.near!r}; write LAT,LON in degrees, as in --near=-33.9,-70.6, or exif"
         ) from error
+    return _around((lat, lon), config, region)
+
+
+def _around(latlon_deg: tuple[float, float], config: LocateConfig, region: Region | None) -> Region:
+    from geoview.geo.regions import Region
+
     assert config.radius_m is not None, "LocateConfig checks this"
-    disc = Region.disc((lat, lon), config.radius_m)
+    disc = Region.disc(latlon_deg, config.radius_m)
     return disc if region is None else disc.intersection(region)
 
 

@@ -6,17 +6,22 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyogrio
 import pytest
+import rasterio
 import torch
 import yaml
 from PIL import Image
 
 from geoview.cli import main
+from geoview.index.cell_index import CellIndex
 from geoview.locate.candidates import FIELDS
+from geoview.locate.localizer import Localizer
+from geoview.locate.posterior import Posterior
 
 STEPS = ("build", "add", "remove", "merge", "tune", "info", "verify", "vacuum")
 HEAVY = ("torch", "timm", "rasterio", "faiss", "zarr", "lightning", "tiles")
@@ -96,6 +101,7 @@ def test_a_misspelt_flag_or_key_is_named(capsys, tmp_path):
         (["locate", "a.jpg", "--index", "{index}", "--near=-33.9,-70.6", "--radius_m", "900"], "no cell"),
         (["locate", "a.jpg", "--index", "{index}", "--out", "{tmp}/a.docx"], ".docx"),
         (["locate", "a.jpg", "--index", "{index}", "--out", "{tmp}/no/a.csv"], "no folder"),
+        (["locate", "a.jpg", "--index", "{index}", "--heatmap", "{tmp}/a.tif"], "not calibrated"),
         (["locate", "a.jpg", "--index", "{index}", "--region", "{tmp}/none.geojson"], "none.geojson"),
         (["locate", "a.jpg", "--index", "{index}", "--fov_deg", "400"], "fov_deg"),
         (["locate", "a.jpg", "--index", "{index}", "--device", "cuda:99"], "cuda:99"),
@@ -174,6 +180,30 @@ def test_existing_output_stays_without_overwrite(capsys, tmp_path, index_folder)
 
 
 @pytest.fixture
+def calibrated(index_folder, monkeypatch):
+    """An index that answers with probabilities: each photo was taken in its first place."""
+    opened, located = CellIndex.open, Localizer.locate
+
+    def open_calibrated(*args, **kwargs):
+        index = opened(*args, **kwargs)
+        index.manifest = replace(index.manifest, calibration={"on": "rendered"})
+        return index
+
+    def locate(*args, **kwargs):
+        for answer in located(*args, **kwargs):
+            if answer.places:
+                first = replace(answer.places[0], radius_m=80.0, p_within_100m=1.0)
+                posterior = Posterior(np.array([first.cell_id], np.uint64), np.ones(1))
+                places = [first, *answer.places[1:]]
+                answer = replace(answer, places=places, calibration="rendered", posterior=posterior)
+            yield answer
+
+    monkeypatch.setattr(CellIndex, "open", open_calibrated)
+    monkeypatch.setattr(Localizer, "locate", locate)
+    return str(index_folder)
+
+
+@pytest.fixture
 def photos(tmp_path):
     for name, colour in (("a.jpg", "red"), ("b.jpg", "blue")):
         Image.new("RGB", (64, 64), colour).save(tmp_path / name)
@@ -191,6 +221,33 @@ def test_json_is_one_object_a_photo_and_all_there_is_on_stdout(capsys, tmp_path,
     assert main([*words, "--out", str(tmp_path / "a.gpkg")]) == 1
     assert capsys.readouterr().out == alone
     assert pyogrio.read_info(tmp_path / "a.gpkg")["features"] == 5
+
+
+def test_heat_maps_are_drawn_beside_the_answers(capsys, tmp_path, photos, calibrated):
+    words = ["locate", *photos, "--index", calibrated, "--top_k", "1", "--heatmap", str(tmp_path / "heat.tif")]
+    code, rows, _ = answered(capsys, *words)
+    assert code == 1
+    assert [row["status"] for row in rows] == ["ok", "failed", "ok"]
+    for row, name in ((rows[0], "heat_1_a.tif"), (rows[2], "heat_3_b.tif")):
+        with rasterio.open(tmp_path / name) as dataset:
+            ((value,),) = dataset.sample([(float(row["lon"]), float(row["lat"]))])
+            assert value == pytest.approx(np.nanmax(dataset.read()), rel=1e-3)
+            assert value > 1
+    assert not (tmp_path / "heat_2_none.tif").exists()
+    assert "exists already" in refused(capsys, *words)
+    assert main([*words, "--overwrite"]) == 1
+
+
+def test_a_heat_map_shows_the_ground_around_the_photos_own_position(tmp_path, calibrated, kit):
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.jpg")
+    lat, lon = kit.CENTRE_DEG.tolist()
+    (tmp_path / "a.csv").write_text(f"path,lat,lon\na.jpg,{lat},{lon}\n")
+    words = ["locate", str(tmp_path / "a.csv"), "--index", calibrated, "--near", "exif", "--radius_m", "150"]
+    assert main([*words, "--heatmap", str(tmp_path / "heat.png")]) == 0
+    with rasterio.open(tmp_path / "heat.png") as dataset:
+        west, south, east, north = dataset.bounds
+        assert west < lon < east and south < lat < north
+        assert north - south < 0.01, "the whole index is wider"
 
 
 def test_a_batch_goes_on_past_bad_photos_and_reports_each(capsys, tmp_path, index_folder):

@@ -213,11 +213,13 @@ class LocateConfig(InferenceConfig):
         gsd_m: Metres per pixel of aerial photos; a GeoTIFF brings its own.
         out: File to write, by suffix: .csv, .geojson, .gpkg (GeoPackage), .kml, .parquet (GeoParquet) or .html. Without
             it, CSV goes to standard output.
+        heatmap: Picture of where the photo may have been taken, from a calibrated index: .tif (GeoTIFF of probability
+            per km²) or .png (to look at, with a world file). Each of several photos has its own: `heat_2_b.tif`.
         json: Write JSON to standard output instead of CSV, one object a photo and line; with `out` or without.
         imagery: Imagery for the chips and the map of an HTML answer; without it, the one that the index was built from.
         checked: Compare every code that is read with its checksum: slower, and never an answer from a damaged file.
         exact: Score every code, whatever the index was tuned to.
-        overwrite: Replace `out` if it is there already.
+        overwrite: Replace `out` and `heatmap` if they are there already.
     """
 
     index: str = field(kw_only=True)
@@ -231,6 +233,7 @@ class LocateConfig(InferenceConfig):
     fov_deg: float | None = None
     gsd_m: float | None = None
     out: str | None = None
+    heatmap: str | None = None
     json: bool = False
     imagery: list[str] = field(default_factory=list)
     checked: bool = False
