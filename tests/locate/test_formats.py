@@ -227,6 +227,9 @@ def test_a_geopackage_is_what_the_standard_says(tmp_path, answers):
         ("candidates", "features", 4326),
         ("circles", "features", 4326),
     ]
+    (blob,) = database.execute("SELECT geom FROM candidates").fetchone()
+    # Little-endian, without envelope, in WGS84; GDAL reads on where this is wrong.
+    assert blob[:8] == b"GP\x00\x01" + (4326).to_bytes(4, "little")
     bounds = database.execute("SELECT min_x, min_y, max_x, max_y FROM gpkg_contents").fetchone()
     table = [row for row in rows(answers) if row["lat"] is not None]
     lons, lats = [row["lon"] for row in table], [row["lat"] for row in table]
