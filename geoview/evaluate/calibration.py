@@ -29,7 +29,7 @@ from geoview.index.fusion import Fusion
 from geoview.locate.calibration import CONFIDENCE, Calibration, Floors, Shown, shown_by, turning
 from geoview.locate.localizer import EmbeddedPhoto, Localizer, PhotoView, Search
 from geoview.locate.posterior import Place
-from geoview.locate.surface import WITHIN_M, Surface
+from geoview.locate.surface import WITHIN_M, Surface, disc_deg
 from geoview.metrics import brier_score, calibration_error
 from geoview.render.region import REFERENCE_EPOCH, write_region
 from geoview.render.world import make_world
@@ -187,9 +187,12 @@ def weighed(one: Sighting, calibration: Calibration) -> list[Place]:
 
 
 def _fitted(covered: Sequence[Sighting], on: Literal["photos", "rendered"], fusion: Fusion) -> Calibration:
+    around = [one.surface.at(disc_deg(one.truth_deg)) for one in covered]
+
     def unlikely(log_temperature: float) -> float:
         temperature = math.exp(log_temperature)
-        return -float(np.mean([one.surface.log_mass(one.truth_deg, temperature) for one in covered]))
+        told = [one.surface.log_mass_of(scores, temperature) for one, scores in zip(covered, around, strict=True)]
+        return -float(np.mean(told))
 
     bounds = tuple(map(math.log, _TEMPERATURES))
     temperature = math.exp(minimize_scalar(unlikely, bounds=bounds, method="bounded", options={"xatol": 0.01}).x)

@@ -59,6 +59,10 @@ class Surface:
     each: float
 
     @cached_property
+    def _totals(self) -> dict[float, float]:
+        return {}
+
+    @cached_property
     def area_m2(self) -> NDArray[np.float64]:
         """(n,) areas of the cells."""
         return cells.areas_m2(self.cell_id)
@@ -75,11 +79,13 @@ class Surface:
 
     def log_total(self, temperature: float) -> float:
         """Returns the logarithm of exp(score / temperature), summed over the square metres that are searched."""
-        known = logsumexp(self.score / temperature, b=self.area_m2)
-        if not len(self.other):
-            return float(known)
-        others = logsumexp(self.other / temperature) + math.log(self.each * self.area_m2.mean())
-        return float(np.logaddexp(known, others))
+        if temperature not in self._totals:
+            known = logsumexp(self.score / temperature, b=self.area_m2)
+            if len(self.other):
+                others = logsumexp(self.other / temperature) + math.log(self.each * self.area_m2.mean())
+                known = np.logaddexp(known, others)
+            self._totals[temperature] = float(known)
+        return self._totals[temperature]
 
     def probability(self, temperature: float) -> NDArray[np.float64]:
         """Returns the (n,) probabilities of the cells that are known."""
@@ -90,9 +96,12 @@ class Surface:
 
         The cells around must be known.
         """
-        share = math.pi * WITHIN_M**2 / _POINTS
-        total = logsumexp(self.at(disc_deg(centre_deg)) / temperature, axis=-1) - self.log_total(temperature)
-        return np.asarray(np.minimum(total + math.log(share), 0.0))
+        return self.log_mass_of(self.at(disc_deg(centre_deg)), temperature)
+
+    def log_mass_of(self, scores: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+        """Returns the same for (..., P) scores at the points of discs."""
+        total = logsumexp(scores / temperature, axis=-1) - self.log_total(temperature)
+        return np.asarray(np.minimum(total + math.log(math.pi * WITHIN_M**2 / _POINTS), 0.0))
 
     def evidence(self, centre_deg: NDArray[np.float64], temperature: float) -> float:
         """Returns what the ground around a point scores, however much other ground is searched: a soft maximum."""
