@@ -13,7 +13,9 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageCms, ImageFile
@@ -27,10 +29,13 @@ from geoview.errors import GeoviewError, ImageTooLargeError, UnreadableImageErro
 
 __all__ = [
     "Panorama",
+    "Photo",
+    "PhotoBytes",
     "PhotoMetadata",
     "is_panorama",
     "load_image",
     "read_metadata",
+    "read_size_px",
 ]
 
 logger = logging.getLogger(__name__)
@@ -65,14 +70,34 @@ _DECODER_FAULTS = (
 )
 
 
+@dataclass(frozen=True)
+class PhotoBytes:
+    """A photo that lies in memory, and in no file.
+
+    Attributes:
+        name: What messages call it.
+        content: What its file would hold.
+    """
+
+    name: str
+    content: bytes = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+#: A file, or what one would hold.
+Photo = str | Path | PhotoBytes
+
+
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
-def read_metadata(path: str | Path) -> PhotoMetadata:
+def read_metadata(path: Photo) -> PhotoMetadata:
     """Read what a photo says about itself, without decoding its pixels.
 
     Args:
-        path: A JPEG, PNG, TIFF or WebP file.
+        path: A JPEG, PNG, TIFF or WebP file, or its bytes.
 
     Returns:
         What can be believed; damaged metadata becomes entries of `PhotoMetadata.warnings`.
@@ -85,7 +110,21 @@ def read_metadata(path: str | Path) -> PhotoMetadata:
         return _metadata(image)
 
 
-def load_image(path: str | Path, *, max_side_px: int | None = None) -> Image.Image:
+def read_size_px(path: Photo) -> tuple[int, int]:
+    """Read the width and height of a photo as it is stored, without decoding its pixels.
+
+    Args:
+        path: A JPEG, PNG, TIFF or WebP file, or its bytes.
+
+    Raises:
+        UnreadableImageError: There is no such file, or it is not an image of these formats.
+        ImageTooLargeError: The file is a WebP with more pixels than can be decoded.
+    """
+    with _opened(path) as image:
+        return image.size
+
+
+def load_image(path: Photo, *, max_side_px: int | None = None) -> Image.Image:
     """Decode a photo, turned upright, as sRGB.
 
     Memory is bounded. A JPEG is decoded at a half, a quarter or an eighth of its size as `max_side_px` allows, so
@@ -97,7 +136,7 @@ def load_image(path: str | Path, *, max_side_px: int | None = None) -> Image.Ima
     in a 16-bit file). Floating-point pixels are refused, for they do not say what is white.
 
     Args:
-        path: A JPEG, PNG, TIFF or WebP file.
+        path: A JPEG, PNG, TIFF or WebP file, or its bytes.
         max_side_px: The longer side of the result at most. None keeps the size, except that images above
             50 megapixels are scaled to 4096.
 
@@ -148,11 +187,11 @@ def is_panorama(size_px: tuple[int, int], metadata: PhotoMetadata) -> bool:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[ImageFile.ImageFile]:
+def _opened(path: Photo) -> Iterator[ImageFile.ImageFile]:
     """Open a photo; whatever goes wrong with it inside the block becomes an error of ours."""
     try:
         # Pillow warns of damaged EXIF, which `PhotoMetadata.warnings` reports.
-        with Path(path).open("rb") as file, warnings.catch_warnings():
+        with _file(path) as file, warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")
             head = file.read(16)
             file.seek(0)
@@ -175,7 +214,11 @@ def _opened(path: str | Path) -> Iterator[ImageFile.ImageFile]:
         raise UnreadableImageError(f"{path}: damaged or truncated image ({reason}); copy or export it anew") from fault
 
 
-def _decoder(head: bytes, path: str | Path) -> Callable[[io.BufferedReader], ImageFile.ImageFile]:
+def _file(path: Photo) -> IO[bytes]:
+    return io.BytesIO(path.content) if isinstance(path, PhotoBytes) else Path(path).open("rb")
+
+
+def _decoder(head: bytes, path: Photo) -> Callable[[IO[bytes]], ImageFile.ImageFile]:
     if not head:
         raise UnreadableImageError(f"{path}: the file is empty; copy it anew")
     if head.startswith(b"\xff\xd8\xff"):
@@ -193,7 +236,7 @@ def _size(size_px: tuple[int, int]) -> str:
     return f"{size_px[0]} x {size_px[1]}"
 
 
-def _too_large(path: str | Path, size: str) -> ImageTooLargeError:
+def _too_large(path: Photo, size: str) -> ImageTooLargeError:
     return ImageTooLargeError(
         f"{path}: {size}: too large to decode (limit {_MAX_DECODED_PX // 10**6} megapixels); "
         "scale it down or save it as a baseline JPEG"
@@ -257,7 +300,7 @@ def _fitted(size_px: tuple[int, int], max_side_px: int) -> tuple[int, int]:
     return max(1, round(size_px[0] * scale)), max(1, round(size_px[1] * scale))
 
 
-def _draft(image: ImageFile.ImageFile, path: str | Path, max_side_px: int | None) -> None:
+def _draft(image: ImageFile.ImageFile, path: Photo, max_side_px: int | None) -> None:
     """Have a JPEG decoded no larger than needed, and refuse what cannot be decoded in bounded memory."""
     stored_px = image.size
     # libjpeg holds all coefficients of a progressive image, whatever the scale it decodes to.
@@ -267,7 +310,7 @@ def _draft(image: ImageFile.ImageFile, path: str | Path, max_side_px: int | None
         raise _too_large(path, f"{_size(stored_px)} pixels")
 
 
-def _continuous(image: Image.Image, path: str | Path) -> Image.Image:
+def _continuous(image: Image.Image, path: Photo) -> Image.Image:
     """As L, LA, RGB, RGBA or CMYK, the modes that can be scaled without harm."""
     match image.mode:
         case "L" | "RGB" if image.has_transparency_data:
@@ -290,7 +333,7 @@ def _continuous(image: Image.Image, path: str | Path) -> Image.Image:
             raise UnreadableImageError(f"{path}: pixels of type {mode} have no defined white; convert it to 8 bits")
 
 
-def _grey_from_16_bit(image: Image.Image, path: str | Path) -> Image.Image:
+def _grey_from_16_bit(image: Image.Image, path: Photo) -> Image.Image:
     low, high = image.getextrema()
     if not (isinstance(low, int | float) and isinstance(high, int | float) and low >= 0 and high <= 65535):
         raise UnreadableImageError(f"{path}: grey values {low} to {high} exceed 16 bits; convert it to 8 bits")
@@ -304,7 +347,7 @@ def _shrunk(image: Image.Image, max_side_px: int | None) -> Image.Image:
     return image.resize(_fitted(image.size, max_side_px), Image.Resampling.LANCZOS, reducing_gap=2.0)
 
 
-def _rgb(image: Image.Image, profile: bytes | None, path: str | Path) -> Image.Image:
+def _rgb(image: Image.Image, profile: bytes | None, path: Photo) -> Image.Image:
     if image.mode in ("LA", "RGBA"):
         alpha = image.getchannel("A")
         colour = _rgb(image.convert(image.mode.removesuffix("A")), profile, path)
@@ -312,7 +355,7 @@ def _rgb(image: Image.Image, profile: bytes | None, path: str | Path) -> Image.I
     return (_to_srgb(image, profile, path) if profile else image).convert("RGB")
 
 
-def _to_srgb(image: Image.Image, profile: bytes, path: str | Path) -> Image.Image:
+def _to_srgb(image: Image.Image, profile: bytes, path: Photo) -> Image.Image:
     try:
         embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if ImageCms.getProfileDescription(embedded).startswith("sRGB"):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
+from geoview.data.photos import PhotoBytes
 from geoview.errors import PhotoTableError
 
 __all__ = ["PhotoQuery", "find_queries"]
@@ -18,13 +19,22 @@ _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"})
 
 @dataclass(frozen=True)
 class PhotoQuery:
-    """A photo to be located, with what the user says about it; None where he says nothing."""
+    """A photo to be located, with what the user says about it; None where he says nothing.
+
+    A photo in memory has its `content`, and its `path` is only a name.
+    """
 
     path: str
     latlon_deg: tuple[float, float] | None = None
     heading_deg: float | None = None
     fov_deg: float | None = None
     captured_at: datetime | None = None
+    content: bytes | None = field(default=None, repr=False)
+
+    @property
+    def photo(self) -> str | PhotoBytes:
+        """Where its pixels are: in a file or in memory."""
+        return self.path if self.content is None else PhotoBytes(self.path, self.content)
 
 
 def find_queries(inputs: Sequence[str | Path]) -> list[PhotoQuery]:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from geoview.config import AerialView, GroundView, PlanView
 from geoview.data.exif import PhotoMetadata
-from geoview.data.photos import is_panorama, load_image
+from geoview.data.photos import Photo, is_panorama, load_image
 from geoview.errors import ConfigError
 
 __all__ = ["Pose", "StreetPhoto", "View", "aerial_view", "fit_view"]
@@ -108,11 +108,11 @@ class StreetPhoto:
             )
 
     @classmethod
-    def open(cls, path: str, metadata: PhotoMetadata, *, fov_deg: float | None = None) -> Self:
+    def open(cls, path: Photo, metadata: PhotoMetadata, *, fov_deg: float | None = None) -> Self:
         """Decodes a photo.
 
         Args:
-            path: The file.
+            path: The file, or its bytes.
             metadata: What `read_metadata` said of it.
             fov_deg: Field of view of a perspective photo; None is what the metadata tell, or else 65 degrees.
 

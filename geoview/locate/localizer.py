@@ -370,14 +370,16 @@ class Localizer:
         try:
             if view.kind == "aerial" and view.gsd_m is None:
                 # By what reads imagery: GeoTIFFs come in more pixel types than photos do.
+                if query.content is not None:
+                    raise ConfigError(f"{query.path}: an aerial photo that is no file needs gsd_m, metres per pixel")
                 picture, own_deg = self._middle(query.path)
                 return _Prepared(query, [picture], [np.nan], latlon_deg or own_deg)
-            metadata = read_metadata(query.path)
+            metadata = read_metadata(query.photo)
             latlon_deg = latlon_deg or metadata.latlon_deg
             if view.kind == "aerial" and view.gsd_m is not None:
-                seen = aerial_view(load_image(query.path), self.encoder.aerial, gsd_m=view.gsd_m)
+                seen = aerial_view(load_image(query.photo), self.encoder.aerial, gsd_m=view.gsd_m)
                 return _Prepared(query, [seen], [np.nan], latlon_deg)
-            photo = StreetPhoto.open(query.path, metadata, fov_deg=query.fov_deg or view.fov_deg)
+            photo = StreetPhoto.open(query.photo, metadata, fov_deg=query.fov_deg or view.fov_deg)
         except (GeoviewError, tiles.TilesError) as error:
             return _Prepared(query, [], [], latlon_deg, str(error))
         spec, heading_deg = self.encoder.ground, query.heading_deg

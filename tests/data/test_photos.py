@@ -20,7 +20,7 @@ from PIL.ExifTags import GPS, IFD, Base
 from PIL.TiffImagePlugin import IFDRational
 
 from geoview.data.exif import PhotoMetadata, parse_metadata
-from geoview.data.photos import is_panorama, load_image, read_metadata
+from geoview.data.photos import PhotoBytes, is_panorama, load_image, read_metadata, read_size_px
 from geoview.data.queries import PhotoQuery, find_queries
 from geoview.errors import GeoviewError, ImageTooLargeError, PhotoTableError, UnreadableImageError
 
@@ -907,6 +907,26 @@ def test_damage_never_raises_anything_but_our_errors(samples, tmp_path_factory, 
 
 
 # -- which photos ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", sorted(FORMATS))
+def test_a_photo_in_memory_is_as_its_file(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    exif = exif_with(main={Base.Orientation: 6}, gps={GPS.GPSLatitudeRef: "N", GPS.GPSLatitude: (55.0, 41.0, 53.0)})
+    quarters().save(path, exif=exif)
+    photo = PhotoBytes("upload", path.read_bytes())
+    assert read_metadata(photo) == read_metadata(path)
+    assert read_size_px(photo) == read_size_px(path)
+    assert np.array_equal(load_image(photo), load_image(path))
+    assert "content" not in repr(photo), "bytes are not for logs"
+
+
+def test_a_bad_photo_in_memory_is_told_by_its_name():
+    for read in (read_metadata, read_size_px, load_image):
+        with pytest.raises(UnreadableImageError, match=r"^a b\.jpg: not a JPEG, PNG, TIFF or WebP"):
+            read(PhotoBytes("a b.jpg", b"<svg/>"))
+        with pytest.raises(UnreadableImageError, match=r"^empty\.jpg: the file is empty"):
+            read(PhotoBytes("empty.jpg", b""))
 
 
 def test_find_files_and_folders(tmp_path):

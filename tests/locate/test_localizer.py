@@ -3,6 +3,7 @@
 import csv
 import io
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -174,6 +175,22 @@ def test_answers_keep_the_order_of_photos_of_all_shapes_and_broken_ones(tmp_path
             assert answer.query in answer.error
             assert "\n" not in answer.error
     assert len({tuple(ids_of(a)) for a in answers if a.places}) > 1, "different photos have different answers"
+
+
+def test_photos_in_memory_are_answered_as_their_files(tmp_path, index, localizer, ortho, kit):
+    paths = [photo(tmp_path / f"{i}.jpg", seed=i, latlon_deg=kit.CENTRE_DEG) for i in range(3)]
+    given = [PhotoQuery(path, content=Path(path).read_bytes()) for path in paths]
+    assert list(localizer.locate(given)) == list(localizer.locate(paths))
+    named = PhotoQuery("b.tif", content=b"II*\0")
+    (answer,) = localizer.locate([named])
+    assert (answer.query, answer.status) == ("b.tif", "failed")
+    assert answer.error.startswith("b.tif: ")
+    (cell,) = inner_cells(index, 1)
+    content = Path(crop(ortho, tmp_path / "crop.tif", cells.centers_deg(np.array([cell]))[0])).read_bytes()
+    (answer,) = localizer.locate([PhotoQuery("c.tif", content=content)], view=AERIAL)
+    assert answer.error == "c.tif: an aerial photo that is no file needs gsd_m, metres per pixel"
+    (answer,) = localizer.locate([PhotoQuery("c.tif", content=content)], view=PhotoView("aerial", gsd_m=kit.GSD_M))
+    assert ids_of(answer)[0] == cell
 
 
 def test_bad_aerial_queries_are_marked(tmp_path, localizer, kit):
