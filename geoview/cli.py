@@ -32,6 +32,7 @@ from geoview.config import (
     RenderDatasetConfig,
     RenderPhotosConfig,
     RenderRegionConfig,
+    ServeConfig,
     TrainConfig,
     TuneConfig,
     from_mapping,
@@ -193,6 +194,11 @@ def _parser() -> ArgumentParser:
     benchmark.add_argument("job", type=str, help="job file, such as benchmarks/jobs/cvusa.yaml")
     _add(benchmark, BenchmarkConfig)
     verbs.add_subcommand("benchmark", benchmark, help=benchmark.description)
+
+    serve = _verb("answer over HTTP, with a page to ask from")
+    serve.add_argument("--config", action=ActionConfigFile, help="YAML file; flags override it")
+    _add(serve, ServeConfig)
+    verbs.add_subcommand("serve", serve, help=serve.description)
 
     rendering = ArgumentParser(description="make regions up, and take street photos of them or of real places")
     verbs.add_subcommand("render", rendering, help=rendering.description)
@@ -543,6 +549,18 @@ def _benchmark(arguments: Namespace) -> int:
     return _SOME_FAILED if any(test["n_unreadable"] for test in results.get("tests", {}).values()) else _OK
 
 
+def _serve(arguments: Namespace) -> int:
+    config: ServeConfig = _config(ServeConfig, arguments)
+    try:
+        from geoview.serve.server import serve
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("geoview", "tiles"):
+            raise
+        raise ConfigError(f"the service needs {error.name}: pip install 'geoview[serve]'") from error
+    serve(config)
+    return _OK
+
+
 def _search_region(config: LocateConfig) -> Region | None:
     region = _region(config.region)
     if config.near is None or config.near == "exif":
@@ -632,6 +650,7 @@ _VERBS: dict[str, Callable[[Namespace], int]] = {
     "locate": _locate,
     "evaluate": _evaluate,
     "benchmark": _benchmark,
+    "serve": _serve,
     "render region": _render_region,
     "render photos": _render_photos,
     "render dataset": _render_dataset,

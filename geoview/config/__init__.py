@@ -16,6 +16,7 @@ from geoview.config.commands import (
     RenderDatasetConfig,
     RenderPhotosConfig,
     RenderRegionConfig,
+    ServeConfig,
     TuneConfig,
 )
 from geoview.config.jobs import BenchmarkConfig, JobConfig, PublishedConfig, ScoredConfig
@@ -58,6 +59,7 @@ __all__ = [
     "RenderRegionConfig",
     "ScoredConfig",
     "Seen",
+    "ServeConfig",
     "TrainConfig",
     "TuneConfig",
     "ViewSpec",

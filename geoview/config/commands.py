@@ -20,6 +20,7 @@ __all__ = [
     "RenderDatasetConfig",
     "RenderPhotosConfig",
     "RenderRegionConfig",
+    "ServeConfig",
     "TuneConfig",
 ]
 
@@ -248,6 +249,52 @@ class LocateConfig(InferenceConfig):
         require((self.near is None) == (self.radius_m is None), "near and radius_m go together")
         require(self.radius_m is None or self.radius_m > 0, "radius_m must be above 0")
         require(self.kappa is None or self.kappa >= 0, "kappa must be 0 or more")
+
+
+@dataclass(frozen=True)
+class ServeConfig(InferenceConfig):
+    """Answers over HTTP, with a page to ask from. Photos stay in memory, and only this machine may ask without a token.
+
+    Attributes:
+        index: Index folder, or the address of one; a newer commit of it is asked as soon as it is there.
+        host: Address to listen on; any but this machine's own needs a token.
+        port: Port to listen on; 0 is a free one.
+        token_file: File with the token that whoever asks must send; without it, the environment's GEOVIEW_TOKEN.
+        imagery: Imagery for chips and the map; without it, the one that the index was built from.
+        basemap: Address of another map to lay below, as in https://tiles.example.org/{z}/{x}/{y}.png; whoever looks at
+            the page then tells that host where.
+        basemap_attribution: Whom to name on it.
+        max_upload_mb: Megabytes of a request.
+        max_photos: Photos of a request.
+        max_photo_mpx: Megapixels of a photo.
+        max_waiting: Photos that may wait, of all requests together.
+        upload_s: Longest that a request may take to arrive.
+        answer_s: Longest that it may wait for its answers.
+        shutdown_s: Longest that requests are still answered after the service is told to end.
+    """
+
+    index: str = field(kw_only=True)
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token_file: str | None = None
+    imagery: list[str] = field(default_factory=list)
+    basemap: str | None = None
+    basemap_attribution: str | None = None
+    max_upload_mb: float = 64.0
+    max_photos: int = 50
+    max_photo_mpx: float = 64.0
+    max_waiting: int = 500
+    upload_s: float = 60.0
+    answer_s: float = 120.0
+    shutdown_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 <= self.port <= 65535, "port must be within 0 and 65535")
+        for name in ("max_upload_mb", "max_photo_mpx", "upload_s", "answer_s", "shutdown_s"):
+            require(0 < getattr(self, name) < float("inf"), f"{name} must be above 0")
+        require(1 <= self.max_photos <= self.max_waiting, "max_photos must be at least 1, and at most max_waiting")
+        require(self.basemap_attribution is None or self.basemap is not None, "basemap_attribution is of basemap")
 
 
 @dataclass(frozen=True)

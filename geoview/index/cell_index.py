@@ -390,6 +390,15 @@ class CellIndex:
         """Returns the cell of every row, (N,), ascending; a cell with several dates comes several times."""
         return np.concatenate([_NO_CELLS, *self._of_each(range(self._n_shards), lambda i: self._sound("cell", i))])
 
+    def has_cells(self, ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Tells which of some cells have a code."""
+        above = cells.parents(ids, max(0, self.level - store.SHARD_LEVELS))
+        found = np.zeros(len(ids), np.bool_)
+        parents = cells.from_tokens([s.parent for s in self.manifest.shards])
+        for number in np.flatnonzero(np.isin(parents, above)).tolist():
+            found |= np.isin(ids, self._sound("cell", number))
+        return found
+
     def dates(self) -> NDArray[np.int32]:
         """Returns the date of the imagery of every row, (N,), as `yyyymmdd` writes it; 0 where it is not known."""
         none = np.empty(0, np.int32)
