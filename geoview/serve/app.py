@@ -37,7 +37,7 @@ from geoview.serve.answers import (
     state_of,
 )
 from geoview.serve.generations import Generation, Generations
-from geoview.serve.guard import Door, Guard, read_token
+from geoview.serve.guard import Door, Guard, read_token, safe_headers
 from geoview.serve.metrics import Counted, Metrics
 from geoview.serve.pictures import NoPictureError, Pictures
 from geoview.serve.requests import Asked, one_line, read_photos, search_of
@@ -77,11 +77,11 @@ def make_app(config: ServeConfig, static: Path = STATIC) -> FastAPI:
         static: Folder of the page.
 
     Raises:
-        ConfigError: The index is empty, or others may ask and there is no token.
+        ConfigError: The index is empty, others may ask and there is no token, or the base map has no address.
         GeoviewError: The index cannot be opened.
         TilesError: Imagery that was named cannot be opened.
     """
-    door = Door(config.host, read_token(config))
+    door, headers = Door(config.host, read_token(config)), safe_headers(config.basemap)
     basemap = None
     if config.basemap is not None:
         basemap = Basemap(url=config.basemap, attribution=config.basemap_attribution or "")
@@ -111,7 +111,7 @@ def make_app(config: ServeConfig, static: Path = STATIC) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(ClientDisconnect, _left)
     app.add_exception_handler(Exception, _broken)
-    app.add_middleware(Guard, door=door, basemap=config.basemap)
+    app.add_middleware(Guard, door=door, headers=headers)
     app.add_middleware(Counted, metrics=service.metrics)
 
     @app.post("/locate", openapi_extra={"requestBody": _FORM}, responses=_LOCATED, response_class=JSONResponse)

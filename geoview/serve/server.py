@@ -36,9 +36,12 @@ def serve(config: ServeConfig) -> None:
     host, port = listener.getsockname()[:2]
     log.info("http://%s:%d", f"[{host}]" if ":" in host else host, port)
     # uvicorn raises a signal again when it has ended, for those who handled it before: it has done what it should.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    server.run(sockets=[listener])
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        server.run(sockets=[listener])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def listen(config: ServeConfig) -> socket.socket:

@@ -76,6 +76,8 @@ class Uploads:
                 return await _InMemory(request.headers, chunks, **limits).parse()
         except TimeoutError:
             raise HTTPException(408, f"the form did not arrive within {self._upload_s:g} s") from None
+        except UnicodeError:
+            raise HTTPException(400, "the form cannot be read: its charset is not that of its text") from None
         except MultiPartException as error:
             # Only its words tell what is too much from what is malformed.
             if error.message.startswith("Too many files"):

@@ -203,8 +203,8 @@ class Worker:
             return str(error)
         if width * height <= self._max_photo_px:
             return None
-        limit = self._max_photo_px // 10**6
-        return f"{photo.path}: {width} x {height} pixels are more than {limit} megapixels; scale it down"
+        limit = self._max_photo_px / 1e6
+        return f"{photo.path}: {width} x {height} pixels are more than {limit:g} megapixels; scale it down"
 
 
 def _each(
