@@ -86,16 +86,18 @@ class IndexState(BaseModel):
     calibration: Calibration
 
 
+# Nothing is null: FastAPI leaves that out of examples.
+_RING: list[Any] = [[11.36, 48.06], [11.72, 48.06], [11.72, 48.25], [11.36, 48.25], [11.36, 48.06]]
 _CANDIDATE: dict[str, Any] = {
     "rank": 1,
     "lat": 48.1371,
     "lon": 11.5754,
-    "radius_m": None,
+    "radius_m": 85.2,
     "score": 0.7312,
-    "p_within_100m": None,
+    "p_within_100m": 0.6214,
     "cell": "479e75f1",
     "heading_deg": 135.0,
-    "exif_distance_m": None,
+    "exif_distance_m": 41.8,
     "imagery_date": "2023-06",
     "chip": "/chips/479e75f1.jpg",
 }
@@ -103,13 +105,22 @@ _ANSWER: dict[str, Any] = {
     "query": "street.jpg",
     "status": "ok",
     "error": "",
-    "calibration": "none",
-    "exif_lat": None,
-    "exif_lon": None,
+    "calibration": "photos",
+    "exif_lat": 48.1374,
+    "exif_lon": 11.5751,
     "candidates": [_CANDIDATE],
-    "heat": None,
+    "heat": {
+        "type": "FeatureCollection",
+        "features": [
+            {
+                "type": "Feature",
+                "geometry": {"type": "Polygon", "coordinates": [_RING]},
+                "properties": {"p": 0.31, "cell": "479e75f1"},
+            }
+        ],
+    },
 }
-_STATE: dict[str, Any] = {"number": 3, "level": 16, "calibration": "none"}
+_STATE: dict[str, Any] = {"number": 3, "level": 16, "calibration": "photos"}
 #: One object a line, as `Accept: application/x-ndjson` has it.
 STREAM_EXAMPLE = "\n".join(
     json.dumps(event)
@@ -181,20 +192,15 @@ class About(BaseModel):
                     "level": 16,
                     "cells": 18_250,
                     "bounds": [11.36, 48.06, 11.72, 48.25],
-                    "coverage": {
-                        "type": "Polygon",
-                        "coordinates": [
-                            [[11.36, 48.06], [11.72, 48.06], [11.72, 48.25], [11.36, 48.25], [11.36, 48.06]]
-                        ],
-                    },
+                    "coverage": {"type": "Polygon", "coordinates": [_RING]},
                     "dates": ["2023-06"],
                     "licences": ["CC-BY-4.0"],
                     "attribution": "City of Munich",
                     "chip_m": 153.6,
-                    "calibration": None,
+                    "calibration": {"on": "photos"},
                     "tiles": {"url": "/tiles/{z}/{x}/{y}.webp?v=3", "minzoom": 10, "maxzoom": 19},
                     "imagery": "there",
-                    "basemap": None,
+                    "basemap": {"url": "https://tiles.example.org/{z}/{x}/{y}.png", "attribution": "Somebody"},
                 }
             ]
         }

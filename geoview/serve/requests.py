@@ -23,7 +23,7 @@ __all__ = ["Asked", "one_line", "plain_text", "read_photos", "search_of"]
 
 _MAX_VERTICES = 2_000
 # Cells along the outline of a region, which are listed one by one.
-_MAX_OUTLINE_CELLS = 1_000_000
+_MAX_OUTLINE_CELLS = 500_000
 # Edge of a cell of level 0, a quarter of the way round the Earth.
 _EDGE_M = 1e7
 

@@ -39,7 +39,7 @@ def running(index, static, **settings):
     thread.start()
     until(lambda: server.started or not thread.is_alive())
     assert server.started
-    host, port = listener.getsockname()[:2]
+    port = listener.getsockname()[1]
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             client.server, client.address = server, ("127.0.0.1", port)

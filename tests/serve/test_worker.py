@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
 from geoview.data.queries import PhotoQuery
 from geoview.errors import RegionError
 from geoview.locate.localizer import EmbeddedPhoto, Localization, PhotoView, Search
@@ -121,7 +122,7 @@ def test_photos_from_above_and_from_the_street_are_worked_on_in_turns(worker, lo
         views = (PhotoView(), PhotoView("aerial", gsd_m=1.0))
         tasks = [
             asyncio.create_task(answers(worker, job(*names, view=view)))
-            for names, view in zip((["a"] * 10, ["b"] * 2), views)
+            for names, view in zip((["a"] * 10, ["b"] * 2), views, strict=True)
         ]
         await waiting(worker, 12)
         localizer.free.set()
