@@ -321,6 +321,7 @@ def _picture(media_type: str) -> dict[int | str, dict[str, Any]]:
     return {
         200: {"description": "The picture", "content": content},
         404: {"model": Fault, "description": "There is none; the detail says why"},
+        422: {"model": Fault},
     }
 
 
