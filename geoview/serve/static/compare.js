@@ -32,7 +32,7 @@ export function showPlace(place, answer, northUp) {
   const facts = { Position: coordinates(place.lat, place.lon), Score: place.score.toFixed(3) };
   if (looks) facts.Looks = heading(place.heading_deg);
   if (place.imagery_date) facts.Imagery = place.imagery_date;
-  if (place.exif_distance_m !== null) facts["From its EXIF"] = distance(place.exif_distance_m);
+  if (place.exif_distance_m !== null) facts.EXIF = `${distance(place.exif_distance_m)} away`;
   facts.Cell = place.cell;
   $("place-facts").replaceChildren(...definitions(facts));
 }
@@ -40,7 +40,8 @@ export function showPlace(place, answer, northUp) {
 function inWords(place, answer) {
   if (answer.status === "rejected") return "Only a guess: the photo does not seem to be from here.";
   if (!probable(place, answer)) return "The score is a likeness, not a probability.";
-  const words = `${chance(place.p_within_100m)} (${percent(place.p_within_100m)}) that it was taken within 100 m of here.`;
-  const radius = place.radius_m === null ? "" : ` If this is the place, it was taken within ${distance(place.radius_m)} (9 in 10).`;
-  return words[0].toUpperCase() + words.slice(1) + radius;
+  const p = place.p_within_100m;
+  const words = `${chance(p)} (${percent(p)}) that it was taken within 100 m of here.`;
+  const radius = `If this is the place, it was taken within ${distance(place.radius_m)} (9 in 10).`;
+  return `${words[0].toUpperCase()}${words.slice(1)} ${radius}`;
 }

@@ -4,7 +4,7 @@ import { circle, distanceM, polygon, rectangle } from "./region.js";
 
 export const HINTS = {
   rectangle: "Drag from corner to corner.",
-  polygon: "Click the corners; a double click or the first corner closes it.",
+  polygon: "Click the corners; the first one closes it.",
   circle: "Drag from the middle outwards.",
 };
 
@@ -36,60 +36,90 @@ export function draw(sheet, shape, lonlat, preview, signal) {
   });
   signal.addEventListener("abort", () => end(null), { signal: own.signal });
   sheet.hidden = false;
-  const finish = shape === "polygon" ? byClicks(sheet, lonlat, preview, end, listening) : byDrag(sheet, SPANNED[shape], lonlat, preview, end, listening);
-  return { done, finish };
+  const tools = { sheet, lonlat, preview, end, listening };
+  return { done, finish: shape === "polygon" ? byClicks(tools) : byDrag(tools, SPANNED[shape]) };
 }
 
 /** Regions that two places [lon, lat] span. */
 const SPANNED = {
-  rectangle: (a, b) => rectangle([Math.min(a[0], b[0]), Math.min(a[1], b[1])], [Math.max(a[0], b[0]), Math.max(a[1], b[1])]),
+  rectangle: ([lon, lat], [toLon, toLat]) =>
+    rectangle([Math.min(lon, toLon), Math.min(lat, toLat)], [Math.max(lon, toLon), Math.max(lat, toLat)]),
   circle: ([lon, lat], [toLon, toLat]) => circle([lat, lon], distanceM([lat, lon], [toLat, toLon])),
 };
 
-function byDrag(sheet, spanned, lonlat, preview, end, listening) {
+function byDrag({ sheet, lonlat, preview, end, listening }, spanned) {
   let from = null;
-  const region = (to) => spanned(lonlat(from), lonlat(to));
-  const far = (to) => Math.hypot(to.x - from.x, to.y - from.y) >= LEAST_DRAG_PX;
-  sheet.addEventListener("pointerdown", (event) => {
-    if (!event.isPrimary || event.button) return;
-    sheet.setPointerCapture(event.pointerId);
-    from = at(sheet, event);
-  }, listening);
-  sheet.addEventListener("pointermove", (event) => {
-    if (from && event.isPrimary) preview(far(at(sheet, event)) ? region(at(sheet, event)) : null);
-  }, listening);
-  sheet.addEventListener("pointerup", (event) => {
-    if (!from || !event.isPrimary) return;
+  const drawn = (event) => {
     const to = at(sheet, event);
-    if (far(to)) end(region(to));
-    from = null;
-  }, listening);
+    return apart(from, to) < LEAST_DRAG_PX ? null : spanned(from.place, lonlat(to));
+  };
+  sheet.addEventListener(
+    "pointerdown",
+    (event) => {
+      if (!event.isPrimary || event.button) return;
+      sheet.setPointerCapture(event.pointerId);
+      const point = at(sheet, event);
+      from = { ...point, place: lonlat(point) };
+    },
+    listening,
+  );
+  sheet.addEventListener(
+    "pointermove",
+    (event) => {
+      if (from && event.isPrimary) preview(drawn(event));
+    },
+    listening,
+  );
+  sheet.addEventListener(
+    "pointerup",
+    (event) => {
+      if (!from || !event.isPrimary) return;
+      const region = drawn(event);
+      from = null;
+      if (region) end(region);
+    },
+    listening,
+  );
   return () => end(null);
 }
 
-function byClicks(sheet, lonlat, preview, end, listening) {
+function byClicks({ sheet, lonlat, preview, end, listening }) {
   const corners = [];
-  const finish = () => end(corners.length < 3 ? null : polygon(corners.map(lonlat)));
-  const near = (a, b) => Math.hypot(a.x - b.x, a.y - b.y) < CLOSE_PX;
-  sheet.addEventListener("click", (event) => {
-    const point = at(sheet, event);
-    // The second click of a double click falls on the corner that the first has made.
-    if (corners.length && near(point, corners.at(-1))) return void (event.detail > 1 && finish());
-    if (corners.length > 2 && near(point, corners[0])) return void finish();
-    corners.push(point);
-    preview(polygon(corners.map(lonlat)));
-  }, listening);
-  sheet.addEventListener("pointermove", (event) => {
-    if (corners.length) preview(polygon([...corners, at(sheet, event)].map(lonlat)));
-  }, listening);
-  document.addEventListener("keydown", (event) => {
-    if (event.key === "Backspace") {
-      corners.pop();
-      preview(corners.length ? polygon(corners.map(lonlat)) : null);
-    }
-    if (event.key === "Enter" && event.target === document.body) finish();
-  }, listening);
+  const show = (...more) => preview(corners.length ? polygon([...corners.map(({ place }) => place), ...more]) : null);
+  const finish = () => end(corners.length < 3 ? null : polygon(corners.map(({ place }) => place)));
+  sheet.addEventListener(
+    "click",
+    (event) => {
+      const point = at(sheet, event);
+      // The second click of a double click falls on the corner that the first has made.
+      if (corners.length && apart(corners.at(-1), point) < CLOSE_PX) {
+        if (event.detail > 1) finish();
+      } else if (corners.length > 2 && apart(corners[0], point) < CLOSE_PX) {
+        finish();
+      } else {
+        corners.push({ ...point, place: lonlat(point) });
+        show();
+      }
+    },
+    listening,
+  );
+  sheet.addEventListener("pointermove", (event) => show(lonlat(at(sheet, event))), listening);
+  document.addEventListener(
+    "keydown",
+    (event) => {
+      if (event.key === "Backspace") {
+        corners.pop();
+        show();
+      }
+      if (event.key === "Enter" && event.target === document.body) finish();
+    },
+    listening,
+  );
   return finish;
+}
+
+function apart(a, b) {
+  return Math.hypot(a.x - b.x, a.y - b.y);
 }
 
 function at(sheet, event) {

@@ -5,8 +5,12 @@ import { chipUrl, coordinates, probable, shortly } from "./words.js";
 
 const CHIP_PX = 160;
 const SIGNS = {
-  waiting: ["…", "waiting"], asked: ["…", "being searched"], trouble: ["!", "not searched"],
-  ok: ["✓", "answered"], rejected: ["✕", "not here"], failed: ["!", "not read"],
+  waiting: ["…", "waiting"],
+  asked: ["…", "being searched"],
+  trouble: ["!", "not searched"],
+  ok: ["✓", "answered"],
+  rejected: ["✕", "not here"],
+  failed: ["!", "not read"],
 };
 // An entry is made once, so that its picture is decoded once.
 const made = new WeakMap();
@@ -15,7 +19,11 @@ export function photoEntry(photo) {
   if (!made.has(photo)) {
     const entry = element("li");
     entry.title = photo.name;
-    entry.append(...pictured(photo.url, "no preview"), element("span", "", "state"), element("span", photo.name, "name"));
+    entry.append(
+      ...pictured(photo.url, "no preview"),
+      element("span", "", "state"),
+      element("span", photo.name, "name"),
+    );
     made.set(photo, entry);
   }
   const entry = made.get(photo);
@@ -33,7 +41,11 @@ export function placeEntry(place, answer) {
   const words = element("span", "", "words");
   words.append(element("b", coordinates(place.lat, place.lon)), element("span", shortly(place, answer), "how"));
   if (place.imagery_date) words.append(element("span", `imagery of ${place.imagery_date}`, "soft"));
-  entry.append(...pictured(chipUrl(place, CHIP_PX, place.heading_deg), "no imagery"), element("span", place.rank, "rank"), words);
+  entry.append(
+    ...pictured(chipUrl(place, CHIP_PX, place.heading_deg), "no imagery"),
+    element("span", place.rank, "rank"),
+    words,
+  );
   if (probable(place, answer)) {
     const bar = element("span", "", "bar");
     bar.style.setProperty("--share", place.p_within_100m);

@@ -1,8 +1,22 @@
 /** Answers as files, with the columns and properties of `geoview locate --out`. */
 
 const FIELDS = [
-  "query", "status", "rank", "lat", "lon", "radius_m", "score", "p_within_100m", "calibration", "cell", "heading_deg",
-  "exif_lat", "exif_lon", "exif_distance_m", "error", "imagery_date",
+  "query",
+  "status",
+  "rank",
+  "lat",
+  "lon",
+  "radius_m",
+  "score",
+  "p_within_100m",
+  "calibration",
+  "cell",
+  "heading_deg",
+  "exif_lat",
+  "exif_lon",
+  "exif_distance_m",
+  "error",
+  "imagery_date",
 ];
 
 /** A FeatureCollection (RFC 7946): a point a candidate, a feature without geometry for a failed photo. */
@@ -16,7 +30,9 @@ export function geojson(answers) {
 }
 
 export function csv(answers) {
-  return [FIELDS, ...rows(answers).map((row) => FIELDS.map((field) => row[field]))].map((line) => line.map(cell).join(",") + "\n").join("");
+  return [FIELDS, ...rows(answers).map((row) => FIELDS.map((field) => row[field]))]
+    .map((line) => line.map(cell).join(",") + "\n")
+    .join("");
 }
 
 /** Saves text as a file of the user's. */
@@ -29,8 +45,11 @@ export function save(text, name, type) {
 }
 
 function rows(answers) {
-  return answers.flatMap((answer) => (answer.candidates.length ? answer.candidates : [{}]).map((candidate) =>
-    Object.fromEntries(FIELDS.map((field) => [field, candidate[field] ?? answer[field] ?? null]))));
+  return answers.flatMap((answer) =>
+    (answer.candidates.length ? answer.candidates : [{}]).map((candidate) =>
+      Object.fromEntries(FIELDS.map((field) => [field, candidate[field] ?? answer[field] ?? null])),
+    ),
+  );
 }
 
 function cell(value) {

@@ -1,4 +1,4 @@
-/** A list that is one stop of the Tab key: arrows, Home and End walk in it (WAI-ARIA listbox, selection follows focus). */
+/** A list that is one stop of the Tab key; arrows, Home and End walk in it (WAI-ARIA: selection follows focus). */
 
 const MARGIN_PX = 14;
 const STEPS = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 };
@@ -12,12 +12,13 @@ export function listbox(list, onSelect, keys = {}) {
   const options = () => [...list.children];
   const selected = () => options().findIndex((option) => option.ariaSelected === "true");
 
-  const mark = (index) => options().forEach((option, i) => {
-    option.ariaSelected = String(i === index);
-    option.tabIndex = i === index ? 0 : -1;
-    // Scrolls the list, and never the page.
-    if (i === index) reveal(list, option);
-  });
+  const mark = (index) =>
+    options().forEach((option, i) => {
+      option.ariaSelected = String(i === index);
+      option.tabIndex = i === index ? 0 : -1;
+      // Scrolls the list, and never the page.
+      if (i === index) reveal(list, option);
+    });
 
   list.addEventListener("click", (event) => {
     const index = options().findIndex((option) => option.contains(event.target));
@@ -26,7 +27,8 @@ export function listbox(list, onSelect, keys = {}) {
   list.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const last = list.children.length - 1;
-    const to = event.key === "Home" ? 0 : event.key === "End" ? last : event.key in STEPS ? selected() + STEPS[event.key] : null;
+    const to =
+      event.key === "Home" ? 0 : event.key === "End" ? last : event.key in STEPS ? selected() + STEPS[event.key] : null;
     if (to !== null) {
       event.preventDefault();
       if (to < 0 || to > last) return;

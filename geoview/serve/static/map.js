@@ -87,7 +87,11 @@ export async function openMap(container, index, onPick) {
 
     /** Shows all of some places [lon, lat]; without any, the whole index. */
     fit(lonlats) {
-      map.fitBounds(lonlats.length ? bounds(lonlats) : box(index.bounds), { padding: MARGIN_PX, maxZoom: CLOSEST_ZOOM - 1, animate: !STILL.matches });
+      map.fitBounds(lonlats.length ? bounds(lonlats) : box(index.bounds), {
+        padding: MARGIN_PX,
+        maxZoom: CLOSEST_ZOOM - 1,
+        animate: !STILL.matches,
+      });
     },
 
     zoomTo(place) {
@@ -98,7 +102,10 @@ export async function openMap(container, index, onPick) {
     /** South-western and north-eastern corner of what is seen. */
     visible() {
       const seen = map.getBounds();
-      return [[seen.getWest(), seen.getSouth()], [seen.getEast(), seen.getNorth()]];
+      return [
+        [seen.getWest(), seen.getSouth()],
+        [seen.getEast(), seen.getNorth()],
+      ];
     },
 
     lonlat(point) {
@@ -108,45 +115,58 @@ export async function openMap(container, index, onPick) {
 }
 
 function style(index) {
+  const fade = { "raster-fade-duration": STILL.matches ? 0 : 150 };
+  const tiled = (url, zooms) => ({ type: "raster", tiles: [url], tileSize: 256, ...zooms });
+  const drawn = (data = EMPTY) => ({ type: "geojson", data });
+  const line = (id, source, color, width) => ({
+    id,
+    type: "line",
+    source,
+    paint: { "line-color": color, "line-width": width },
+  });
+  const fill = (id, source, paint) => ({ id, type: "fill", source, paint });
+
   const sources = {
-    coverage: { type: "geojson", data: index.coverage ?? EMPTY },
-    heat: { type: "geojson", data: EMPTY },
-    region: { type: "geojson", data: EMPTY },
-    radius: { type: "geojson", data: EMPTY },
-    preview: { type: "geojson", data: EMPTY },
+    coverage: drawn(index.coverage),
+    heat: drawn(),
+    region: drawn(),
+    radius: drawn(),
+    preview: drawn(),
   };
   const layers = [{ id: "ground", type: "background", paint: { "background-color": groundColour() } }];
   if (index.basemap) {
-    sources.basemap = { type: "raster", tiles: [index.basemap.url], tileSize: 256 };
-    layers.push({ id: "basemap", type: "raster", source: "basemap" });
+    sources.basemap = tiled(index.basemap.url);
+    layers.push({ id: "basemap", type: "raster", source: "basemap", paint: fade });
   }
   if (index.tiles) {
     const { url, minzoom, maxzoom } = index.tiles;
     // MapLibre's workers do not know where the page lies.
-    sources.imagery = { type: "raster", tiles: [location.origin + url], tileSize: 256, minzoom, maxzoom, bounds: index.bounds };
-    layers.push({ id: "imagery", type: "raster", source: "imagery", paint: { "raster-fade-duration": STILL.matches ? 0 : 150 } });
+    sources.imagery = tiled(location.origin + url, { minzoom, maxzoom });
+    layers.push({ id: "imagery", type: "raster", source: "imagery", paint: fade });
   } else {
-    layers.push({ id: "covered", type: "fill", source: "coverage", paint: { "fill-color": "#64748b", "fill-opacity": 0.25 } });
+    layers.push(fill("covered", "coverage", { "fill-color": "#64748b", "fill-opacity": 0.25 }));
   }
-  const line = (id, source, color, width, dashes) => layers.push({
-    id, type: "line", source, paint: { "line-color": color, "line-width": width, ...(dashes && { "line-dasharray": dashes }) },
-  });
-  line("coverage", "coverage", "#94a3b8", 1.5);
-  layers.push({ id: "heat", type: "fill", source: "heat", paint: { "fill-color": heatColour(1), "fill-antialias": false } });
-  layers.push({ id: "region-fill", type: "fill", source: "region", paint: { "fill-color": "#38bdf8", "fill-opacity": 0.1 } });
-  line("region-halo", "region", "#0c4a6e", 4);
-  line("region", "region", "#7dd3fc", 2);
-  line("radius-halo", "radius", "#431407", 4);
-  line("radius", "radius", "#fdba74", 2);
-  line("preview-halo", "preview", "#0c4a6e", 4);
-  line("preview", "preview", "#ffffff", 2, [2, 2]);
+  // Lines are dark beneath and bright above: they are seen on any imagery.
+  layers.push(
+    line("coverage", "coverage", "#94a3b8", 1.5),
+    fill("heat", "heat", { "fill-color": heatColour(1), "fill-antialias": false }),
+    fill("region-fill", "region", { "fill-color": "#38bdf8", "fill-opacity": 0.1 }),
+    line("region-halo", "region", "#0c4a6e", 4),
+    line("region", "region", "#7dd3fc", 2),
+    line("radius-halo", "radius", "#431407", 4),
+    line("radius", "radius", "#fdba74", 2),
+    line("preview-halo", "preview", "#0c4a6e", 4),
+    line("preview", "preview", "#ffffff", 2),
+  );
   return { version: 8, sources, layers };
 }
 
 /** Colour by the square root of the share of the most probable cell: probabilities span magnitudes. */
 function heatColour(most) {
   const share = ["sqrt", ["/", ["get", "p"], most || 1]];
-  return ["interpolate", ["linear"], share, 0, "rgba(254,240,138,0)", 0.3, "rgba(250,204,21,0.4)", 0.7, "rgba(239,68,68,0.6)", 1, "rgba(157,23,77,0.8)"];
+  const faint = [0, "rgb(254 240 138 / 0)", 0.3, "rgb(250 204 21 / 0.4)"];
+  const strong = [0.7, "rgb(239 68 68 / 0.6)", 1, "rgb(157 23 77 / 0.8)"];
+  return ["interpolate", ["linear"], share, ...faint, ...strong];
 }
 
 function groundColour() {

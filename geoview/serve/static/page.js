@@ -110,7 +110,10 @@ function showAnswer() {
 
 function openGuesses(open) {
   $("guesses").ariaExpanded = String(open);
-  candidateList.fill(places().map((each) => placeEntry(each, photo.answer)), 0);
+  candidateList.fill(
+    places().map((each) => placeEntry(each, photo.answer)),
+    0,
+  );
   $("candidates").hidden = !places().length;
   $("candidates").classList.toggle("guessed", open);
   showOnMap();
@@ -127,7 +130,8 @@ function wordsOf(answer) {
   if (!answer) return ["Looking…", ""];
   const note = calibration(answer.calibration);
   if (answer.status === "failed") return ["This photo could not be searched", answer.error];
-  if (answer.status === "rejected") return ["Not here", `Nothing in this ${region ? "region" : "index"} looks like the place of the photo. ${note}`];
+  if (answer.status === "rejected")
+    return ["Not here", `Nothing in this ${region ? "region" : "index"} looks like the place of the photo. ${note}`];
   return [`${count(answer.candidates.length, "place")}, best first`, note];
 }
 
@@ -158,7 +162,9 @@ function summary() {
   if (photos.length !== 1) return photos.length ? `${count(photos.length, "photo")} answered.` : "";
   const [verdict, note] = wordsOf(photos[0].answer);
   const [best] = places();
-  return best ? `${verdict}. The first: ${coordinates(best.lat, best.lon)}, ${shortly(best, photo.answer)}.` : `${verdict}. ${note}`;
+  return best
+    ? `${verdict}. The first: ${coordinates(best.lat, best.lon)}, ${shortly(best, photo.answer)}.`
+    : `${verdict}. ${note}`;
 }
 
 // Map ----------------------------------------------------------------------------------------------------------------
@@ -182,7 +188,10 @@ function own() {
 }
 
 function fit() {
-  const lonlats = [...places().map(({ lat, lon }) => [lat, lon]), ...(own() ? [own()] : [])].map(([lat, lon]) => [lon, lat]);
+  const lonlats = [...places().map(({ lat, lon }) => [lat, lon]), ...(own() ? [own()] : [])].map(([lat, lon]) => [
+    lon,
+    lat,
+  ]);
   map?.fit(lonlats.length || !region ? lonlats : ringOf(region));
 }
 
@@ -206,10 +215,12 @@ async function start() {
     return;
   }
   showIndex();
+  if (search.photos.length) again();
   try {
     map = await openMap($("map"), index, (rank) => choosePlace(places()[rank - 1]));
   } catch (error) {
-    console.info("no map:", error);
+    const reason = error.name === "GPUInitializationError" ? "this browser offers no WebGL2" : error.message;
+    $("no-map-reason").textContent = reason;
     $("no-map").hidden = false;
     return;
   }
@@ -238,7 +249,9 @@ function showIndex() {
   $("index-facts").replaceChildren(...definitions(facts));
   $("open-index").disabled = false;
   const imagery = [attribution, ...licences].filter(Boolean).join(", ");
-  $("attribution").textContent = [imagery && `Imagery: ${imagery}`, basemap && `Map: ${basemap.attribution}`].filter(Boolean).join(" · ");
+  $("attribution").textContent = [imagery && `Imagery: ${imagery}`, basemap && `Map: ${basemap.attribution}`]
+    .filter(Boolean)
+    .join(" · ");
   const { heat } = $("options-form").elements;
   heat.disabled = !index.calibration;
   heat.checked &&= Boolean(index.calibration);
@@ -328,7 +341,8 @@ $("options-form").onsubmit = (event) => {
 };
 $("options-form").elements.heat.onchange = showHeat;
 $("options-form").elements.view.onchange = (event) => {
-  for (const field of document.querySelectorAll("[data-view]")) field.hidden = field.dataset.view !== event.target.value;
+  for (const field of document.querySelectorAll("[data-view]"))
+    field.hidden = field.dataset.view !== event.target.value;
   $("options-form").elements.gsd_m.required = event.target.value === "aerial";
 };
 
@@ -349,7 +363,8 @@ $("letters").checked = localStorage.getItem("geoview.letters") !== "off";
 $("letters").onchange = () => localStorage.setItem("geoview.letters", $("letters").checked ? "on" : "off");
 document.addEventListener("keydown", (event) => {
   const typing = event.target.closest("input:not([type=checkbox], [type=file]), select, textarea, dialog");
-  if (typing || event.ctrlKey || event.metaKey || event.altKey || !$("letters").checked || !(event.key in LETTERS)) return;
+  if (typing || event.ctrlKey || event.metaKey || event.altKey || !$("letters").checked || !(event.key in LETTERS))
+    return;
   event.preventDefault();
   LETTERS[event.key]();
 });

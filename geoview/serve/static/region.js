@@ -9,7 +9,15 @@ const EARTH_RADIUS_M = 6_371_008.8;
 const CIRCLE_CORNERS = 72;
 
 export function rectangle([west, south], [east, north]) {
-  return { ring: [[west, south], [east, south], [east, north], [west, north], [west, south]] };
+  return {
+    ring: [
+      [west, south],
+      [east, south],
+      [east, north],
+      [west, north],
+      [west, south],
+    ],
+  };
 }
 
 export function polygon(corners) {
@@ -23,13 +31,16 @@ export function circle(latlon_deg, radius_m) {
 /** The border of a region as a ring of [lon, lat]. */
 export function ringOf(region) {
   if (region.ring) return region.ring;
-  return Array.from({ length: CIRCLE_CORNERS + 1 }, (_, i) => destination(region.latlon_deg, (360 * i) / CIRCLE_CORNERS, region.radius_m));
+  return Array.from({ length: CIRCLE_CORNERS + 1 }, (_, i) =>
+    destination(region.latlon_deg, (360 * i) / CIRCLE_CORNERS, region.radius_m),
+  );
 }
 
 /** A region as fields of POST /locate. */
 export function formFields(region) {
   if (!region) return {};
-  if (region.ring) return { region: JSON.stringify({ type: "Polygon", coordinates: [counterclockwise(onEarth(region.ring))] }) };
+  if (region.ring)
+    return { region: JSON.stringify({ type: "Polygon", coordinates: [counterclockwise(onEarth(region.ring))] }) };
   const [lat, lon] = region.latlon_deg;
   return { near: `${lat.toFixed(7)},${onEarth([[lon, lat]])[0][0].toFixed(7)}`, radius_m: region.radius_m.toFixed(1) };
 }

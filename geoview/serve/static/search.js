@@ -9,12 +9,12 @@ const AGAIN = "again";
 
 export class Search {
   /**
-   * @typedef {{file: File, name: string, url: string, state: "waiting" | "asked" | "answered" | "trouble", answer: object | null}} Photo
+   * @typedef {"waiting" | "asked" | "answered" | "trouble"} State
+   * @typedef {{file: File, name: string, url: string, state: State, answer: object | null}} Photo
    *
    * @param {() => Record<string, string>} fields What to ask besides the photos, as POST /locate takes it.
-   * @param {{change: () => void, progress: (words: string, share: number | null) => void,
-   *   end: (error: Error | null) => void}} on Told when the state of photos changes, how far the search is (null: nobody
-   *   knows), and when it ends.
+   * @param {{change: () => void, progress: (words: string, share: number | null) => void, end: (error: Error | null) =>
+   *   void}} on Told when photos change, how far the search is (null: nobody knows), and when it ends.
    */
   constructor(fields, on) {
     this.photos = /** @type {Photo[]} */ ([]);
@@ -24,7 +24,13 @@ export class Search {
   }
 
   add(files) {
-    const added = files.map((file) => ({ file, name: file.name || "pasted picture", url: URL.createObjectURL(file), state: "waiting", answer: null }));
+    const added = files.map((file) => ({
+      file,
+      name: file.name || "pasted picture",
+      url: URL.createObjectURL(file),
+      state: "waiting",
+      answer: null,
+    }));
     this.photos.push(...added);
     this.run();
   }
@@ -58,7 +64,7 @@ export class Search {
     this.stop = new AbortController();
     let trouble = null;
     try {
-      for (let batch; (batch = this.#waiting()).length; ) await this.#ask(batch);
+      for (let batch; (batch = this.#waiting()).length;) await this.#ask(batch);
     } catch (error) {
       trouble = error;
       for (const photo of this.photos) if (photo.state !== "answered") photo.state = "trouble";
@@ -70,7 +76,10 @@ export class Search {
   #waiting() {
     let bytes = 0;
     const fits = ({ file }, i) => (bytes += file.size) <= BYTES_A_REQUEST || i === 0;
-    return this.photos.filter(({ state }) => state === "waiting").slice(0, PHOTOS_A_REQUEST).filter(fits);
+    return this.photos
+      .filter(({ state }) => state === "waiting")
+      .slice(0, PHOTOS_A_REQUEST)
+      .filter(fits);
   }
 
   async #ask(batch) {
@@ -86,7 +95,8 @@ export class Search {
     const open = [...batch];
     await locate(form, {
       signal: this.stop.signal,
-      onSent: (share) => this.on.progress(share < 1 ? "Sending" : "Sent; the service is looking", share < 1 ? share : null),
+      onSent: (share) =>
+        this.on.progress(share < 1 ? "Sending" : "Sent; the service is looking", share < 1 ? share : null),
       onEvent: ({ event, answer }) => {
         if (event !== "answer") return;
         const photo = open.shift();

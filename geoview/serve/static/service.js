@@ -67,13 +67,15 @@ export function locate(form, { signal, onSent, onEvent }) {
     call.upload.onprogress = (event) => onSent(event.lengthComputable ? event.loaded / event.total : 0);
     call.upload.onload = () => onSent(1);
     call.onprogress = () => call.status === 200 && attempt(events);
-    call.onload = () => attempt(() => {
-      if (call.status !== 200) throw refusal(call.status, call.responseText, call.getResponseHeader("Retry-After"));
-      events();
-      if (!whole) throw new ServiceError("The service broke off before the answer was complete.");
-      resolve();
-    });
-    call.onerror = () => reject(new ServiceError("The service does not answer, or has closed the connection. Is it still running?"));
+    call.onload = () =>
+      attempt(() => {
+        if (call.status !== 200) throw refusal(call.status, call.responseText, call.getResponseHeader("Retry-After"));
+        events();
+        if (!whole) throw new ServiceError("The service broke off before the answer was complete.");
+        resolve();
+      });
+    call.onerror = () =>
+      reject(new ServiceError("The service does not answer, or has closed the connection. Is it still running?"));
     call.onabort = () => reject(new DOMException("cancelled", "AbortError"));
     signal.addEventListener("abort", () => call.abort(), { once: true });
     call.send(form);
@@ -104,7 +106,8 @@ function refusal(status, body, retryAfter) {
     // What stands between page and service may answer with a page of its own.
   }
   if (typeof detail !== "string") detail = JSON.stringify(detail ?? "");
-  const wait = Number(retryAfter) > 0 ? ` Try again in ${Math.ceil(Number(retryAfter))} seconds.` : " Try again in a moment.";
+  const wait =
+    Number(retryAfter) > 0 ? ` Try again in ${Math.ceil(Number(retryAfter))} seconds.` : " Try again in a moment.";
   const told = detail ? ` It says: ${detail}` : "";
   const words = {
     400: `The service cannot do this search.${told}`,

@@ -1,6 +1,19 @@
 /** Answers as an analyst reads them. */
 
-const FRACTIONS = [[1, 50], [1, 20], [1, 10], [1, 5], [1, 4], [1, 3], [1, 2], [2, 3], [3, 4], [4, 5], [9, 10], [19, 20]];
+const FRACTIONS = [
+  [1, 50],
+  [1, 20],
+  [1, 10],
+  [1, 5],
+  [1, 4],
+  [1, 3],
+  [1, 2],
+  [2, 3],
+  [3, 4],
+  [4, 5],
+  [9, 10],
+  [19, 20],
+];
 const WINDS = ["north", "north-east", "east", "south-east", "south", "south-west", "west", "north-west"];
 
 export function coordinates(lat, lon) {
@@ -20,7 +33,9 @@ export function percent(p) {
 export function chance(p) {
   if (p < 0.01) return "less than 1 in 100";
   if (p > 0.975) return "more than 19 in 20";
-  const [n, of] = FRACTIONS.reduce((best, f) => (Math.abs(f[0] / f[1] - p) < Math.abs(best[0] / best[1] - p) ? f : best));
+  const [n, of] = FRACTIONS.reduce((best, f) =>
+    Math.abs(f[0] / f[1] - p) < Math.abs(best[0] / best[1] - p) ? f : best,
+  );
   return `about ${n} in ${of}`;
 }
 
@@ -44,7 +59,10 @@ export function calibration(on) {
 
 /** "33.98, -117.35" as [lat, lon]; null where it is none. */
 export function parseLatLon(text) {
-  const numbers = text.trim().split(/[\s,;]+/).map(Number);
+  const numbers = text
+    .trim()
+    .split(/[\s,;]+/)
+    .map(Number);
   const [lat, lon] = numbers;
   return numbers.length === 2 && Math.abs(lat) <= 90 && Math.abs(lon) <= 180 ? [lat, lon] : null;
 }
