@@ -36,6 +36,7 @@ export async function startSession(token) {
  * @throws {DOMException} AbortError: `signal` ended it.
  */
 export function locate(form, { signal, onSent, onEvent }) {
+  signal.throwIfAborted();
   // fetch() does not tell how much of a body is sent.
   const call = new XMLHttpRequest();
   return new Promise((resolve, reject) => {
