@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from geoview.index.build import build_index
     from geoview.index.cell_index import CellIndex, Hits
     from geoview.locate.localizer import Localization, Localizer
+    from geoview.locate.sequence import locate_sequence
+    from geoview.locate.together import locate_together
     from geoview.models.encoder import CrossViewEncoder
 
 __version__ = version("geoview")
@@ -23,9 +25,21 @@ _HOMES = {
     "Localizer": "geoview.locate.localizer",
     "build_index": "geoview.index.build",
     "embed": "geoview.embed",
+    "locate_sequence": "geoview.locate.sequence",
+    "locate_together": "geoview.locate.together",
 }
 
-__all__ = ["CellIndex", "CrossViewEncoder", "Hits", "Localization", "Localizer", "build_index", "embed"]
+__all__ = [
+    "CellIndex",
+    "CrossViewEncoder",
+    "Hits",
+    "Localization",
+    "Localizer",
+    "build_index",
+    "embed",
+    "locate_sequence",
+    "locate_together",
+]
 
 
 def __getattr__(name: str) -> object:

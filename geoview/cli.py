@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from geoview.data.queries import PhotoQuery
     from geoview.geo.regions import Region
     from geoview.index.cell_index import CellIndex
     from geoview.index.manifest import Manifest
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _OK, _SOME_FAILED, _BAD_USAGE = 0, 1, 2
-_SWITCHES = ("as_published", "checked", "exact", "json", "overwrite", "train", "turned")
+_SWITCHES = ("as_published", "checked", "exact", "json", "overwrite", "sequence", "together", "train", "turned")
 _METAVARS = {"at": "LAT,LON", "fov_deg": "DEG", "scales": "SCALE"}  # of lists that are not of paths
 _NUMBERS = {"list[int]": int, "list[float]": float}
 
@@ -448,7 +449,6 @@ def _locate(arguments: Namespace) -> int:
     from geoview.data.queries import find_queries
     from geoview.index.cell_index import CellIndex
     from geoview.locate import formats
-    from geoview.locate.localizer import Localizer, PhotoView
 
     out = None if config.out is None else Path(config.out)
     if out is not None:
@@ -457,17 +457,7 @@ def _locate(arguments: Namespace) -> int:
     index = CellIndex.open(config.index, checked=config.checked)
     region = _search_region(config)
     pictures = None if config.heatmap is None else _heat_maps(config, index, [q.path for q in queries], region)
-    around_own = config.radius_m if config.near == "exif" else None
-    answers = Localizer(index, config).locate(
-        queries,
-        top_k=config.top_k,
-        region=region,
-        around_own_position_m=around_own,
-        kappa=config.kappa,
-        dates=config.dates,
-        exact=config.exact,
-        view=PhotoView(config.view, config.fov_deg, config.gsd_m),
-    )
+    answers = _answers(config, index, queries, region)
     failed = 0
 
     def counted() -> Iterator[Localization]:
@@ -495,6 +485,33 @@ def _locate(arguments: Namespace) -> int:
     else:
         formats.write_csv(told, sys.stdout)
     return _SOME_FAILED if failed else _OK
+
+
+def _answers(
+    config: LocateConfig, index: CellIndex, queries: Sequence[PhotoQuery], region: Region | None
+) -> Iterable[Localization]:
+    """Answers photos one by one or, where they are of one spot or one way, all at once."""
+    from geoview.locate.localizer import Localizer, PhotoView, Search
+    from geoview.locate.sequence import locate_sequence
+    from geoview.locate.together import locate_together
+
+    localizer, view = Localizer(index, config), PhotoView(config.view, config.fov_deg, config.gsd_m)
+    search = Search(config.top_k, region, config.kappa, config.dates, config.exact)
+    if config.together:
+        return locate_together(localizer, queries, search, view=view)
+    if config.sequence:
+        speed_kmh, step_s = config.max_speed_kmh, config.step_s
+        return locate_sequence(localizer, queries, search, max_speed_kmh=speed_kmh, step_s=step_s, view=view)
+    return localizer.locate(
+        queries,
+        top_k=config.top_k,
+        region=region,
+        around_own_position_m=config.radius_m if config.near == "exif" else None,
+        kappa=config.kappa,
+        dates=config.dates,
+        exact=config.exact,
+        view=view,
+    )
 
 
 def _heat_maps(

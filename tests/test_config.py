@@ -73,6 +73,8 @@ REFUSED = [
     (LocateConfig, {"index": "i"}, "gsd_m", [0, -1, float("nan")]),
     (LocateConfig, {"index": "i", "near": "1,2"}, "radius_m", [None, 0, -1, float("nan")]),
     (LocateConfig, {"index": "i", "radius_m": 5.0}, "near", [None]),
+    (LocateConfig, {"index": "i", "sequence": True}, "max_speed_kmh", [0, -1, float("nan"), float("inf")]),
+    (LocateConfig, {"index": "i", "sequence": True}, "step_s", [0, -1, float("nan"), float("inf")]),
 ]
 
 

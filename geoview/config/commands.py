@@ -212,6 +212,12 @@ class LocateConfig(InferenceConfig):
         view: What the photos show: `ground` (street photos) or `aerial` (seen from above).
         fov_deg: Horizontal field of view of perspective photos that do not tell it themselves.
         gsd_m: Metres per pixel of aerial photos; a GeoTIFF brings its own.
+        together: All photos show one spot: each is answered with the places that are best for all of them together.
+        sequence: Photos are of one walk or drive, in any order: each is answered with its place on the most likely way,
+            by the times that photos tell.
+        max_speed_kmh: Bound on the speed of a `sequence`; 20 is for who walks or cycles.
+        step_s: Seconds at most from one photo of a `sequence` to the next, in the order given, whatever times they
+            tell.
         out: File to write, by suffix: .csv, .geojson, .gpkg (GeoPackage), .kml, .parquet (GeoParquet) or .html. Without
             it, CSV goes to standard output.
         heatmap: Picture of where the photo may have been taken, from a calibrated index: .tif (GeoTIFF of probability
@@ -233,6 +239,10 @@ class LocateConfig(InferenceConfig):
     view: Literal["ground", "aerial"] = "ground"
     fov_deg: float | None = None
     gsd_m: float | None = None
+    together: bool = False
+    sequence: bool = False
+    max_speed_kmh: float = 20.0
+    step_s: float | None = None
     out: str | None = None
     heatmap: str | None = None
     json: bool = False
@@ -249,6 +259,18 @@ class LocateConfig(InferenceConfig):
         require((self.near is None) == (self.radius_m is None), "near and radius_m go together")
         require(self.radius_m is None or self.radius_m > 0, "radius_m must be above 0")
         require(self.kappa is None or self.kappa >= 0, "kappa must be 0 or more")
+        require(
+            not (self.together and self.sequence), "together is of one spot and sequence of a way: give one of them"
+        )
+        several = self.together or self.sequence
+        require(
+            not several or self.near != "exif", "near exif searches around each photo alone; give LAT,LON or a region"
+        )
+        require(not several or self.heatmap is None, "heatmap is of photos alone, not of several together")
+        require(0 < self.max_speed_kmh < float("inf"), "max_speed_kmh must be above 0")
+        require(self.sequence or self.max_speed_kmh == 20.0, "max_speed_kmh is of a sequence")
+        require(self.step_s is None or 0 < self.step_s < float("inf"), "step_s must be above 0")
+        require(self.step_s is None or self.sequence, "step_s is of a sequence")
 
 
 @dataclass(frozen=True)

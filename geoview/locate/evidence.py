@@ -1,0 +1,190 @@
+"""What each of several photos says of every cell, so that they can be heard together.
+
+A photo's scores become a probability of each cell, as a softmax does it. One photo in ten is taken to be a stray, of
+elsewhere or of nothing that can be recognised: so whatever it shows, a photo speaks only so loudly against a cell that
+the others agree on. Beyond that, photos speak for themselves, each with the heading that suits the cell best.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+
+from geoview.data.queries import PhotoQuery
+from geoview.embed import resolve_device
+from geoview.geo import cells
+from geoview.index.cell_index import CellIndex
+from geoview.index.dates import iso_date
+from geoview.locate.localizer import EmbeddedPhoto, Localization, Localizer, PhotoView, Search
+from geoview.locate.posterior import Place, distinct_places
+
+__all__ = ["STRAY", "Evidence", "answers_of", "embed_all", "evidence_of", "places_of"]
+
+#: Share of photos that are taken to be strays.
+STRAY = 0.1
+
+# Logarithm of the inverse temperature of an encoder that does not tell its own: where training starts.
+_LOGIT_SCALE = math.log(1 / 0.07)
+# Cells that are found for all photos together, whose neighbours are candidates too; cells that speak for all others.
+_FOUND, _OTHERS = 4_096, 4_096
+# Scores that are held at once: 256 MB.
+_SCORES = 2**26
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What each of P photos says of n cells.
+
+    Attributes:
+        cell_id: (n,) uint64, ascending: cells that were looked at, and some that speak for all others.
+        stands_for: (n,) how many cells each speaks for; 1 for those that were looked at for their own sake.
+        score: (P, n) float32 score, with the best heading.
+        heading_deg: (P, n) that heading; NaN where none was tried.
+        row: (P, n) int64 row of the index by which the photo itself found the cell; -1 where it did not.
+        log_ratio: (P, n) logarithm of how many times as likely the photo is there as anywhere; at least log(STRAY).
+    """
+
+    cell_id: NDArray[np.uint64]
+    stands_for: NDArray[np.float64]
+    score: NDArray[np.float32]
+    heading_deg: NDArray[np.float64]
+    row: NDArray[np.int64]
+    log_ratio: NDArray[np.float64]
+
+
+def embed_all(localizer: Localizer, photos: Iterable[PhotoQuery | str], view: PhotoView | None) -> list[EmbeddedPhoto]:
+    """Embeds photos, of which no more than a batch are in memory at once."""
+    queries = [photo if isinstance(photo, PhotoQuery) else PhotoQuery(photo) for photo in photos]
+    step = localizer.config.batch_size
+    return [photo for at in range(0, len(queries), step) for photo in localizer.embed(queries[at : at + step], view)]
+
+
+def evidence_of(localizer: Localizer, photos: Sequence[EmbeddedPhoto], search: Search) -> Evidence:
+    """Scores all photos on the best cells of each and their neighbours.
+
+    Args:
+        localizer: Where to search.
+        photos: One or more, each with a vector at least.
+        search: What is asked for.
+
+    Raises:
+        RegionError: No cell of the index lies in the region.
+    """
+    index = localizer.index
+    found = _found(index, photos, search, str(resolve_device(localizer.config.device)))
+    best = np.unique(np.concatenate([ids for ids, _ in found]))
+    closely = np.append(best, cells.neighbors(best))
+    if search.region is not None:
+        closely = closely[cells.in_ranges(closely, search.region.cell_ranges(index.level))]
+    some, n_cells = index.some_cells(_OTHERS, search.region)
+    cell_id = np.union1d(closely, some)
+    score, heading_deg = _scored(index, photos, cell_id, search)
+    known = np.isfinite(score[0])  # a neighbour may have no code
+    cell_id, score, heading_deg = cell_id[known], score[:, known], heading_deg[:, known]
+    row = np.full(score.shape, -1, np.int64)
+    for mine, (ids, rows) in zip(row, found, strict=True):
+        mine[np.searchsorted(cell_id, ids)] = rows
+
+    is_other = ~np.isin(cell_id, closely)
+    stands_for = np.where(is_other, (n_cells - (~is_other).sum()) / max(1, is_other.sum()), 1.0)
+    logit = score / np.float64(_temperature(localizer, search))
+    log_ratio = logit - logsumexp(logit, axis=1, b=stands_for, keepdims=True) + np.log(n_cells)
+    log_ratio = np.logaddexp(np.log1p(-STRAY) + log_ratio, np.log(STRAY))
+    return Evidence(cell_id, stands_for, score, heading_deg, row, log_ratio)
+
+
+def places_of(index: CellIndex, evidence: Evidence, i: int, order: NDArray[np.intp], search: Search) -> list[Place]:
+    """Returns the places of photo i: the first `search.top_k` cells in an order of which no two touch."""
+    heading_deg = evidence.heading_deg[i]
+    found = distinct_places(
+        evidence.cell_id[order],
+        evidence.score[i, order],
+        search.top_k,
+        row=evidence.row[i, order],
+        heading_deg=None if np.isnan(heading_deg).all() else heading_deg[order],
+        apart_m=search.apart_m,
+    )
+    dates = index.dates_of(np.array([place.row for place in found], np.int64))
+    return [
+        replace(place, row=None if place.row == -1 else place.row, imagery_date=iso_date(date))
+        for place, date in zip(found, dates.tolist(), strict=True)
+    ]
+
+
+def answers_of(photos: Sequence[EmbeddedPhoto], found: Iterable[tuple[list[Place], float]]) -> list[Localization]:
+    """Returns one answer a photo.
+
+    Args:
+        photos: All photos; those without vectors have failed.
+        found: For each of the others, its places and the probability that it is a stray.
+    """
+    located = iter(found)
+    answers = []
+    for photo in photos:
+        if len(photo.vectors):
+            places, stray = next(located)
+            status: Literal["ok", "rejected"] = "rejected" if stray > 0.5 else "ok"
+            answers.append(Localization(photo.query.path, status, places, photo.latlon_deg))
+        else:
+            answers.append(Localization(photo.query.path, "failed", [], photo.latlon_deg, photo.error))
+    return answers
+
+
+def _temperature(localizer: Localizer, search: Search) -> float:
+    """Returns what scores are divided by to be logarithms of probabilities.
+
+    The one that the index is calibrated to, or else the one that the encoder has learnt with. The shipped encoder's,
+    0.024, makes the true cells of rendered photos about as likely as any does (`nats` in benchmarks/walks.py).
+    """
+    calibration = localizer.calibration
+    if calibration is not None and calibration.is_of(localizer.index.fusion_at(search.kappa)):
+        return calibration.temperature
+    return math.exp(-localizer.encoder.notes.get("logit_scale", _LOGIT_SCALE))
+
+
+def _found(
+    index: CellIndex, photos: Sequence[EmbeddedPhoto], search: Search, device: str
+) -> list[tuple[NDArray[np.uint64], NDArray[np.int64]]]:
+    """Returns the best cells of each photo, of its vectors all together, and the rows they were found by."""
+    k = max(search.top_k, _FOUND // len(photos))
+    hits = index.search(
+        np.concatenate([photo.vectors for photo in photos]),
+        k,
+        region=search.region,
+        kappa=search.kappa,
+        dates=search.dates,
+        exact=search.exact,
+        device=device,
+    )
+    ends = np.cumsum([len(photo.vectors) for photo in photos])
+    found = []
+    for mine in (slice(end - len(photo.vectors), end) for photo, end in zip(photos, ends.tolist(), strict=True)):
+        ids, rows, score = hits.cell_id[mine].ravel(), hits.row[mine].ravel(), hits.score[mine].ravel()
+        order = np.argsort(-score, kind="stable")[: np.isfinite(score).sum()]
+        first = order[np.sort(np.unique(ids[order], return_index=True)[1])[:k]]
+        found.append((ids[first], rows[first]))
+    return found
+
+
+def _scored(
+    index: CellIndex, photos: Sequence[EmbeddedPhoto], cell_ids: NDArray[np.uint64], search: Search
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Returns the best score of each photo in each cell, (P, n), and the heading with which it was reached."""
+    score = np.empty((len(photos), len(cell_ids)), np.float32)
+    heading_deg = np.empty(score.shape)
+    step = max(1, _SCORES // (len(cell_ids) * max(len(photo.vectors) for photo in photos)))
+    for at in range(0, len(photos), step):
+        part = photos[at : at + step]
+        vectors = np.concatenate([photo.vectors for photo in part])
+        scores = index.scores_of(vectors, cell_ids, kappa=search.kappa, dates=search.dates)
+        ends = np.cumsum([len(photo.vectors) for photo in part])
+        for i, (photo, mine) in enumerate(zip(part, np.split(scores, ends[:-1]), strict=True), start=at):
+            score[i] = mine.max(axis=0)
+            heading_deg[i] = photo.headings_deg[mine.argmax(axis=0)]
+    return score, heading_deg

@@ -1,0 +1,63 @@
+"""Several photos of one spot: the place where all of them were taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+
+from geoview.data.queries import PhotoQuery
+from geoview.locate.evidence import STRAY, Evidence, answers_of, embed_all, evidence_of, places_of
+from geoview.locate.localizer import Localization, Localizer, PhotoView, Search
+
+__all__ = ["fused", "locate_together"]
+
+
+def locate_together(
+    localizer: Localizer,
+    photos: Iterable[PhotoQuery | str],
+    search: Search | None = None,
+    *,
+    view: PhotoView | None = None,
+) -> list[Localization]:
+    """Locates photos that all show one spot, whatever their headings, dates and cameras.
+
+    Args:
+        localizer: Where to search, and with what.
+        photos: Files, or photos with what is known of them, in any order.
+        search: What is asked for.
+        view: What the photos show.
+
+    Returns:
+        One answer a photo, all with the same places in the same order: the best for all photos together; scores and
+        headings are the photo's own. A photo that more likely shows somewhere else is `rejected`, one that cannot be
+        read has failed; neither keeps the others from being located.
+
+    Raises:
+        RegionError: No cell of the index lies in the region.
+    """
+    search = search or Search()
+    embedded = embed_all(localizer, photos, view)
+    sound = [photo for photo in embedded if len(photo.vectors)]
+    if not sound:
+        return answers_of(embedded, [])
+    evidence = evidence_of(localizer, sound, search)
+    log_probability, stray = fused(evidence)
+    order = np.argsort(-log_probability, kind="stable")
+    places = (places_of(localizer.index, evidence, i, order, search) for i in range(len(sound)))
+    return answers_of(embedded, zip(places, stray.tolist(), strict=True))
+
+
+def fused(evidence: Evidence) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Hears photos of one spot together.
+
+    Returns:
+        The logarithm of each cell's probability to be the spot, (n,), and the probability of each photo to be a stray,
+        (P,).
+    """
+    together = evidence.log_ratio.sum(axis=0)
+    log_probability = together - logsumexp(together, b=evidence.stands_for)
+    stray = STRAY * (np.exp(log_probability - evidence.log_ratio) * evidence.stands_for).sum(axis=1)
+    return log_probability, stray
