@@ -21,15 +21,14 @@ from geoview.index.cell_index import CellIndex
 from geoview.locate.candidates import FIELDS
 
 STEPS = ("build", "add", "remove", "merge", "calibrate", "tune", "info", "verify", "vacuum")
-HEAVY = ("torch", "timm", "rasterio", "faiss", "zarr", "lightning", "tiles")
+HEAVY = ("torch", "timm", "rasterio", "faiss", "zarr", "lightning", "tiles", "fastapi", "uvicorn")
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        *([*verb, "--help"] for verb in ([], ["train"], ["index"], ["locate"], ["evaluate"], ["info"])),
+        *([*verb, "--help"] for verb in ([], ["train"], ["index"], ["locate"], ["evaluate"], ["info"], ["serve"])),
         *(["index", step, "--help"] for step in STEPS),
-        ["serve", "--help"],
         ["--version"],
     ],
 )

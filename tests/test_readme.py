@@ -2,8 +2,13 @@
 
 import csv
 import json
+import os
 import re
 import shlex
+import signal
+import socket
+import subprocess
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +85,29 @@ def in_small(words):
     return ["benchmark", "job.yaml", *words[2:], "--device", "cpu"]
 
 
+def served(words):
+    """Runs the service, asks it what the README asks, and ends it as an operator does."""
+    (asked,) = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("curl ")]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    found = []
+
+    def ask():
+        until_up = ["--retry", "60", "--retry-delay", "1", "--retry-connrefused"]
+        words = shlex.split(asked.replace(":8000", f":{port}"))
+        try:
+            found.append(subprocess.run([*words, "--silent", *until_up], check=True, stdout=subprocess.PIPE).stdout)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    code = main([*words, "--port", str(port), "--device", "cpu"])
+    thread.join()
+    assert [answer["status"] for answer in json.loads(found[0])["answers"]] == ["ok", "ok"]
+    return code
+
+
 def test_all_commands_and_the_python_run(workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
     # One small world to calibrate on, and an encoder that has learnt nothing.
@@ -88,12 +116,13 @@ def test_all_commands_and_the_python_run(workplace, monkeypatch, capsys):
         monkeypatch.setattr(calibration, name, value)
     commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("geoview ")]
     verbs = {shlex.split(c)[1] for c in commands}
-    assert verbs == {"train", "index", "locate", "evaluate", "benchmark", "info", "render"}
+    assert verbs == {"train", "index", "locate", "evaluate", "benchmark", "info", "render", "serve"}
     for command in commands:
         words = shlex.split(command)[1:]
         if words[0] == "benchmark":
             words = in_small(words)
-        code = main(words + TINY if words[0] == "train" else words)
+        run = served if words[0] == "serve" else main
+        code = run(words + TINY if words[0] == "train" else words)
         captured = capsys.readouterr()
         assert code == 0, f"{command}\n{captured.err}"
         if "--out" in words:
