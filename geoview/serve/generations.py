@@ -15,7 +15,7 @@ from shapely.geometry.base import BaseGeometry
 
 import tiles
 from geoview.config import ServeConfig
-from geoview.errors import ConfigError, GeoviewError
+from geoview.errors import ConfigError
 from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.index.cell_index import CellIndex
@@ -57,17 +57,19 @@ class Generation:
             TilesError: Imagery that was named cannot be opened.
         """
         self.index = CellIndex.open(config.index)
-        # Reads the cells of all shards, so that nothing is opened any more when threads ask `has_cell`.
-        ids, extent = np.unique(self.index.cell_ids()), self.index.extent_deg()
-        self.n_cells = len(ids)
-        if extent is None:
+        try:
+            # Reads the cells of all shards, so that nothing is opened any more when threads ask `has_cell`.
+            ids, extent = np.unique(self.index.cell_ids()), self.index.extent_deg()
+            if extent is None:
+                raise ConfigError(f"{config.index}: the index is empty; `geoview index add` fills it")
+            self.localizer = Localizer(self.index, config)
+            self.imagery = _open_imagery(config.imagery, self.index.manifest.imagery)
+        except BaseException:
             self.index.close()
-            raise ConfigError(f"{config.index}: the index is empty; `geoview index add` fills it")
+            raise
         south, west, north, east = extent
-        self.bounds_deg = west, south, east, north
+        self.n_cells, self.bounds_deg = len(ids), (west, south, east, north)
         self.surroundings = _surroundings(self.bounds_deg)
-        self.localizer = Localizer(self.index, config)
-        self.imagery = _open_imagery(config.imagery, self.index.manifest.imagery)
         self.coverage = (
             _ground_of(ids, self.index.level)
             if self.imagery is None
@@ -119,7 +121,7 @@ class Generations:
             try:
                 await asyncio.to_thread(self.renew)
                 told = ""
-            except (GeoviewError, tiles.TilesError) as error:
+            except Exception as error:  # whatever it is, there is an index to ask
                 # Once, not every other second.
                 if str(error) != told:
                     told = str(error)

@@ -107,12 +107,13 @@ async def read_photos(form: FormData, asked: Asked) -> list[PhotoQuery]:
     photos = form.getlist("photos")
     if not photos:
         raise HTTPException(422, "photos: none is given; send one or more files in this field")
+    heading_deg = None if asked.heading_deg is None else asked.heading_deg % 360.0
     queries = []
     for photo in photos:
         if not isinstance(photo, UploadFile):
             raise HTTPException(422, "photos: one of them is no file; give each a file name")
         name, content = plain_name(photo.filename), await photo.read()
-        queries.append(PhotoQuery(name, heading_deg=asked.heading_deg, fov_deg=asked.fov_deg, content=content))
+        queries.append(PhotoQuery(name, heading_deg=heading_deg, fov_deg=asked.fov_deg, content=content))
     return queries
 
 

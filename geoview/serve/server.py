@@ -19,9 +19,9 @@ __all__ = ["listen", "make_server", "serve"]
 
 log = logging.getLogger(__name__)
 
-# For the head of a request, and for what was answered to be taken.
+# For the head of a request to come, and for what was answered to be taken.
 _HEAD_S = 10.0
-_TAKEN_S = 60.0
+_TAKEN_S = 120.0
 _MAX_CONNECTIONS = 256
 
 
@@ -69,19 +69,24 @@ def make_server(config: ServeConfig, static: Path = STATIC) -> uvicorn.Server:
         ws="none",
         lifespan="on",
         log_config=None,
+        log_level=logging.ERROR,  # what is malformed is told to who sent it
         access_log=False,
         server_header=False,
         proxy_headers=False,
         limit_concurrency=_MAX_CONNECTIONS,
-        timeout_graceful_shutdown=round(config.shutdown_s),
+        timeout_graceful_shutdown=max(1, round(config.shutdown_s)),
     )
     return uvicorn.Server(settings)
 
 
 class _Prompt(H11Protocol):
-    """Closes connections whose next request does not begin in time, at however slow a trickle its head comes."""
+    """Closes connections whose next request does not begin in time, or whose client does not take what was answered.
+
+    However slow the trickle is at which a head comes: uvicorn's own patience begins anew with every byte.
+    """
 
     _overdue: asyncio.TimerHandle | None = None
+    _stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -89,6 +94,7 @@ class _Prompt(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self._go_on()
         super().connection_lost(exc)
 
     def handle_events(self) -> None:
@@ -100,6 +106,18 @@ class _Prompt(H11Protocol):
     def on_response_complete(self) -> None:
         self._wait()
         super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stalled = self.loop.call_later(_TAKEN_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._go_on()
+        super().resume_writing()
+
+    def _go_on(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
 
     def _wait(self) -> None:
         self._stop_waiting()

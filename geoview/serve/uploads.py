@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,6 +14,9 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from geoview.config import ServeConfig
 
 __all__ = ["Uploads", "plain_name"]
+
+# It warns of every malformed form, which is told to who sent it.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 # Of the largest size, at once: what is beyond is told to come again.
 _AT_ONCE = 8

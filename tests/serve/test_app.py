@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 import httpx
@@ -26,6 +27,7 @@ from geoview.geo import cells
 from geoview.index.cell_index import CellIndex
 from geoview.locate.localizer import Localizer
 from geoview.locate.posterior import Posterior
+from geoview.serve import server
 from geoview.serve.answers import Answer
 
 STREAM = {"Accept": "application/x-ndjson"}
@@ -172,8 +174,9 @@ def test_a_stream_tells_its_error(client, tools):
     assert events[-1]["detail"].startswith("region: no cell of the index lies in it")
 
 
-def test_a_calibrated_answer_tells_its_probabilities_and_its_heat(client, tools, index_folder, monkeypatch):
-    """What a calibrated index will answer, put in here."""
+@pytest.fixture
+def probability(index_folder, monkeypatch):
+    """What a calibrated index answers, put in here; returns the probabilities of its cells."""
     ids = np.unique(CellIndex.open(index_folder).cell_ids())
     many = np.sort(np.concatenate([ids, cells.neighbors(ids).ravel(), cells.descendants(ids, 19).ravel()]))
     probability = np.linspace(1, 2, len(many)) / len(many) / 2
@@ -192,6 +195,10 @@ def test_a_calibrated_answer_tells_its_probabilities_and_its_heat(client, tools,
         ]
 
     monkeypatch.setattr(Localizer, "answer", calibrated)
+    return probability
+
+
+def test_a_calibrated_answer_tells_its_probabilities_and_its_heat(client, tools, probability):
     reply = client.post("/locate", **tools.form(tools.picture(), heat=True, top_k=1)).json()
     (told,) = reply["answers"]
     assert reply["index"]["calibration"] == told["calibration"] == "rendered"
@@ -314,6 +321,24 @@ def test_what_nobody_waits_for_any_more_is_dropped(client, tools, gate):
         tools.until(lambda: waiting(client) == 0)
     gate.set()
     assert located(client, tools.form(tools.picture()))[0]["status"] == "ok"
+
+
+def test_a_client_that_takes_nothing_is_cut_off(client, tools, probability, monkeypatch):
+    monkeypatch.setattr(server, "_TAKEN_S", 0.2)
+    sent = tools.form(*[tools.picture(size_px=(16, 16))] * 50, heat=True, top_k=1)
+    request = client.build_request("POST", "/locate", **sent, headers=STREAM)
+    body = request.read()
+    head = "".join(f"{k}: {v}\r\n" for k, v in request.headers.items())
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(client.address)
+        connection.sendall(f"POST /locate HTTP/1.1\r\n{head}\r\n".encode() + body)
+        tools.until(lambda: len(client.server.server_state.connections) == 1)
+        received = b""
+        with suppress(ConnectionResetError):
+            while part := connection.recv(2**20):
+                received += part
+    assert b'"event": "received"' in received and b'"event": "end"' not in received
 
 
 def test_more_than_can_wait_is_told_to_come_again(tools, index_folder, gate):
