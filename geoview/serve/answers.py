@@ -240,7 +240,7 @@ def about(generation: Generation, basemap: Basemap | None) -> About:
         url = f"/tiles/{{z}}/{{x}}/{{y}}.webp?v={generation.number}"
         layer = TileLayer(url=url, minzoom=MIN_ZOOM, maxzoom=deepest_zoom(generation))
     return About(
-        name=index.path.name,
+        name=str(index.path).rpartition("/")[2],
         number=generation.number,
         level=index.level,
         cells=generation.n_cells,

@@ -78,10 +78,6 @@ class Job:
         self._next += 1
         return self.photos[self._next - 1]
 
-    def drop(self) -> None:
-        """Forgets the photos that wait."""
-        self._next = len(self.photos)
-
     def put(self, answer: Localization | Exception) -> None:
         """Hands an answer over, from another thread."""
         with suppress(RuntimeError):  # the loop has ended, and nobody waits
@@ -133,7 +129,6 @@ class Worker:
             yield job
         finally:
             with self._changed:
-                job.drop()
                 self._jobs = [each for each in self._jobs if each is not job]
 
     def close(self, timeout_s: float) -> None:

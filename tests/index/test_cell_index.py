@@ -124,6 +124,15 @@ def test_more_hits_than_rows_are_marked_as_none(index_folder):
     assert np.isfinite(hits.score[:, :-4]).all()
 
 
+def test_cells_that_have_a_code_are_known(index_folder):
+    index = CellIndex.open(index_folder)
+    ids = index.cell_ids()
+    asked = np.concatenate([ids[::5], cells.from_tokens(["479e75f1d", "80dccaab4"]), ids[:1]])
+    assert index.has_cells(asked).tolist() == np.isin(asked, ids).tolist()
+    assert index.has_cells(asked).sum() == len(ids[::5]) + 1
+    assert index.has_cells(asked[:0]).tolist() == []
+
+
 def test_no_query_has_no_hits(index_folder):
     hits = CellIndex.open(index_folder).search(np.empty((0, 32), np.float32), 5)
     assert hits.cell_id.shape == hits.row.shape == hits.score.shape == (0, 5)

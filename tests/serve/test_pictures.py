@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 from PIL import Image
-from rasterio.warp import reproject
+from rasterio.warp import Resampling, reproject
 
 import tiles
 from geoview.geo import cells
@@ -75,26 +75,24 @@ def test_a_tile_lies_where_the_web_expects_it(generation, ortho, kit, zoom):
     tile = decoded(Pictures().tile(generation, zoom, x, y), "RGBA")
     half_m = math.pi * 6378137.0
     side_m = 2 * half_m / 2**zoom
-    to_tile = rasterio.transform.from_origin(x * side_m - half_m, half_m - y * side_m, side_m / 256, side_m / 256)
-    wanted = np.zeros((3, 256, 256), np.uint8)
-    with rasterio.open(ortho) as source:
-        reproject(
-            rasterio.band(source, [1, 2, 3]),
-            wanted,
-            dst_transform=to_tile,
-            dst_crs="EPSG:3857",
-            resampling=rasterio.enums.Resampling.average,
-        )
-    wanted = np.moveaxis(wanted, 0, -1).astype(int)
-    inside = (tile[..., 3] > 250) & (wanted > 0).all(axis=2)
-    assert inside.mean() > 0.3
 
-    def difference(right_px, down_px):
-        moved = np.roll(wanted, (down_px, right_px), (0, 1))
-        return np.abs(tile[..., :3] - moved)[inside].mean()
+    def difference(right_px=0.0, down_px=0.0, larger=1.0):
+        """Returns how far the tile is from what GDAL makes of the imagery, moved or enlarged about its middle."""
+        px_m = side_m / 256 * larger
+        west_m = (x + 0.5) * side_m - half_m - 128 * px_m + right_px * px_m
+        north_m = half_m - (y + 0.5) * side_m + 128 * px_m - down_px * px_m
+        to_tile = rasterio.transform.from_origin(west_m, north_m, px_m, px_m)
+        wanted = np.zeros((3, 256, 256), np.uint8)
+        with rasterio.open(ortho) as source:
+            bands = rasterio.band(source, [1, 2, 3])
+            reproject(bands, wanted, dst_transform=to_tile, dst_crs="EPSG:3857", resampling=Resampling.average)
+        inside = (tile[..., 3] > 250) & (wanted > 0).all(axis=0)
+        assert inside.mean() > 0.3
+        return np.abs(tile[..., :3] - np.moveaxis(wanted, 0, -1).astype(int))[inside].mean()
 
-    here = difference(0, 0)
-    assert all(here < difference(*by) for by in ((1, 0), (-1, 0), (0, 1), (0, -1))), "not a pixel off"
+    here = difference()
+    assert all(here < difference(*by) for by in ((0.7, 0.0), (-0.7, 0.0), (0.0, 0.7), (0.0, -0.7))), "not a pixel off"
+    assert here < difference(larger=0.99) and here < difference(larger=1.01), "nor at its edges"
 
 
 def test_tiles_are_transparent_where_there_is_no_imagery(generation, kit):

@@ -65,6 +65,13 @@ def test_too_much_is_refused_whether_it_is_announced_or_not(strict, tools):
     assert strict.post("/locate", **tools.form(tools.picture())).status_code == 200, "and nothing is left behind"
 
 
+def test_what_was_received_makes_room_again_whatever_became_of_it(strict, tools):
+    heavy = ("a.jpg", b"x" * 250_000)
+    for fields in ({}, {"top_k": 0}) * 8:  # eight at once would be too many
+        answer = strict.post("/locate", **tools.form(heavy, **fields))
+        assert answer.status_code == (422 if fields else 200)
+
+
 def test_a_hundred_photos_at_once_are_too_many_for_ten(strict, tools):
     answer = strict.post("/locate", **tools.form(*[b"x"] * 100))
     assert (answer.status_code, answer.json()["detail"]) == (413, "more than 10 photos; send several requests")
