@@ -31,17 +31,17 @@ def serve(config: ServeConfig) -> None:
     Raises:
         ConfigError: The address cannot be listened on; or what `make_app` raises.
     """
-    listener = listen(config)
-    server = make_server(config)
-    host, port = listener.getsockname()[:2]
-    log.info("http://%s:%d", f"[{host}]" if ":" in host else host, port)
-    # uvicorn raises a signal again when it has ended, for those who handled it before: it has done what it should.
-    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        server.run(sockets=[listener])
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with listen(config) as listener:
+        server = make_server(config)
+        host, port = listener.getsockname()[:2]
+        log.info("http://%s:%d", f"[{host}]" if ":" in host else host, port)
+        # uvicorn raises a signal again when it has ended, for those who handled it before: it has done what it should.
+        before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            server.run(sockets=[listener])
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def listen(config: ServeConfig) -> socket.socket:
