@@ -214,14 +214,51 @@ class StreetPhoto:
         Returns:
             The plans, each with its heading.
         """
-        eyes_m = spec.eye_heights_m if self.is_panorama else spec.eye_heights_m[:1]
-        pitches_deg = (0.0,) if self.is_panorama else spec.pitches_deg
         return [
             (self.plan(spec, heading_deg, eye_height_m=eye_m, pitch_deg=pitch_deg), heading_deg)
-            for eye_m in eyes_m
-            for pitch_deg in pitches_deg
+            for eye_m, pitch_deg in self.cameras(spec)
             for heading_deg in headings_deg
         ]
+
+    def cameras(self, spec: PlanView) -> list[tuple[float, float]]:
+        """Returns the heights in metres and pitches in degrees of the camera that `plans` tries."""
+        eyes_m = spec.eye_heights_m if self.is_panorama else spec.eye_heights_m[:1]
+        pitches_deg = (0.0,) if self.is_panorama else spec.pitches_deg
+        return [(eye_m, pitch_deg) for eye_m in eyes_m for pitch_deg in pitches_deg]
+
+    def ground_m(
+        self, size_px: tuple[int, int], heading_deg: float, *, eye_height_m: float, pitch_deg: float = 0.0
+    ) -> NDArray[np.float64]:
+        """Finds the level ground that each pixel of the photo is of, as `plan` lays it out; its inverse.
+
+        Args:
+            size_px: Width and height at which the photo is looked at.
+            heading_deg: Heading of the photo's middle column.
+            eye_height_m: Height of the camera above the ground.
+            pitch_deg: How far the camera looks up.
+
+        Returns:
+            (height, width, 2) metres east and north of the photographer, NaN above the horizon.
+        """
+        width, height = size_px
+        x, y = np.meshgrid((np.arange(width) + 0.5) / width - 0.5, (np.arange(height) + 0.5) / height)
+        if self.is_panorama:
+            span_deg = self.fov_deg * self.image.height / self.image.width
+            top_deg = span_deg / 2 if self.top_deg is None else self.top_deg
+            azimuth, elevation = np.radians(x * self.fov_deg), np.radians(top_deg - y * span_deg)
+            right, ahead = np.cos(elevation) * np.sin(azimuth), np.cos(elevation) * np.cos(azimuth)
+            up = np.sin(elevation)
+        else:
+            across = 2 * math.tan(math.radians(self.fov_deg) / 2)
+            right, ahead = x * across, np.ones_like(x)
+            up = (0.5 - y) * across * self.image.height / self.image.width
+        heading, pitch = math.radians(heading_deg), math.radians(pitch_deg)
+        level = ahead * math.cos(pitch) - up * math.sin(pitch)
+        down = -(ahead * math.sin(pitch) + up * math.cos(pitch))
+        reach = eye_height_m / np.where(down > 1e-6, down, np.nan)
+        east_m = reach * (right * math.cos(heading) + level * math.sin(heading))
+        north_m = reach * (level * math.cos(heading) - right * math.sin(heading))
+        return np.stack([east_m, north_m], axis=-1)
 
     def _sampled(
         self,

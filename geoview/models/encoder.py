@@ -167,14 +167,50 @@ class CrossViewEncoder(nn.Module):
         Returns:
             (B, dim) float32 of unit norm.
         """
-        x = pixels.to(self.mean.dtype)
-        inside = torch.ones_like(x[:, :1]) if valid is None else valid.unsqueeze(1).to(x.dtype)
-        x = _by_picture(x, inside) if self.colour == "picture" else (x - self.mean) / self.std
-        x = x * inside
-        backbone = self.backbone if self.ground_backbone is None or seen == "aerial" else self.ground_backbone
+        x, inside = self._scaled(pixels, valid)
+        backbone = self._backbone_of(seen)
         features = backbone(x) if self.head is None else self.head(_features(backbone, x), inside)
         # Norms and inner products in float32 whatever the network ran in: bfloat16 has 8 bits of mantissa.
         return F.normalize(features.float(), dim=-1)
+
+    def parts(self, pixels: Tensor, valid: Tensor | None = None, *, seen: Seen = "aerial") -> Tensor:
+        """Splits embeddings by the places in the picture that they come from, exactly: their sum is the embedding.
+
+        The parts are those of the last map of features: of the `grid` head its squares, of the `attention` head what
+        its weights let through at each position, of the mean each position as the norm behind the mean scales it.
+        A position has seen more of the picture than lies under it.
+
+        Args:
+            pixels: As `forward` has them.
+            valid: As `forward` has it.
+            seen: As `forward` has it.
+
+        Returns:
+            (B, h, w, dim) float32.
+
+        Raises:
+            EncoderError: What the backbone makes of its features is no sum over a map.
+        """
+        x, inside = self._scaled(pixels, valid)
+        backbone = self._backbone_of(seen)
+        features = _features(backbone, x)
+        if self.head is None:
+            parts = _parts_of_mean(backbone, features, self.architecture)
+        else:
+            parts = self.head.parts(features, inside)
+        parts = parts.float()
+        scaled: Tensor = parts / parts.sum(dim=(1, 2), keepdim=True).norm(dim=-1, keepdim=True).clamp(min=1e-12)
+        return scaled
+
+    def _scaled(self, pixels: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Returns pictures as the backbone takes them, and (B, 1, H, W), 1 where they show something."""
+        x = pixels.to(self.mean.dtype)
+        inside = torch.ones_like(x[:, :1]) if valid is None else valid.unsqueeze(1).to(x.dtype)
+        x = _by_picture(x, inside) if self.colour == "picture" else (x - self.mean) / self.std
+        return x * inside, inside
+
+    def _backbone_of(self, seen: Seen) -> nn.Module:
+        return self.backbone if self.ground_backbone is None or seen == "aerial" else self.ground_backbone
 
     def fingerprint(self) -> str:
         """Returns 16 hexadecimal digits that change with any weight, the architecture or the geometry of a view."""
@@ -335,6 +371,23 @@ def _timm_model(name: str, args: dict[str, Any]) -> nn.Module:
 def _features(backbone: nn.Module, x: Tensor) -> Tensor:
     features: Tensor = cast(Any, backbone).forward_features(x)
     return features
+
+
+def _parts_of_mean(backbone: nn.Module, features: Tensor, name: str) -> Tensor:
+    """Splits what timm pools, the mean and in some networks a norm behind it, by position: (B, h, w, channels)."""
+    pooled = cast(Any, backbone).forward_head(features, pre_logits=True)
+    if features.ndim == 4:
+        parts = features.permute(0, 2, 3, 1) / (features.shape[2] * features.shape[3])
+        norm = getattr(getattr(backbone, "head", None), "norm", None)
+        if isinstance(norm, nn.LayerNorm):
+            # With the deviation of the whole, which all positions share, the norm is linear but for its bias.
+            variance = features.mean(dim=(2, 3)).var(dim=1, correction=0)
+            scale = (variance + norm.eps).rsqrt().view(-1, 1, 1, 1)
+            parts = (parts - parts.mean(dim=-1, keepdim=True)) * scale * norm.weight
+            parts = parts + norm.bias / (features.shape[2] * features.shape[3])
+        if parts.shape[-1] == pooled.shape[-1] and torch.allclose(parts.sum(dim=(1, 2)), pooled, rtol=1e-3, atol=1e-4):
+            return parts
+    raise EncoderError(f"{name}: its embedding is no sum over a map of features, so no part of a picture can be named")
 
 
 def _check_map(backbone: nn.Module, name: str) -> None:

@@ -65,10 +65,18 @@ class GridHead(nn.Module):
         Returns:
             (B, dim).
         """
+        return self._kept(features, inside).flatten(1)
+
+    def parts(self, features: Tensor, inside: Tensor) -> Tensor:
+        """Tells what each square gives to the vector: (B, 3, 3, dim), whose sum over the squares it is."""
+        kept = self._kept(features, inside).flatten(1, 2)
+        return torch.diag_embed(kept.mT).permute(0, 2, 3, 1).reshape(len(kept), _GRID, _GRID, -1)
+
+    def _kept(self, features: Tensor, inside: Tensor) -> Tensor:
         squares = F.adaptive_avg_pool2d(features, _GRID).permute(0, 2, 3, 1)
         share = F.adaptive_avg_pool2d(inside, _GRID).permute(0, 2, 3, 1)
         kept: Tensor = self.reduce(self.norm(squares)) * share
-        return kept.flatten(1)
+        return kept
 
 
 class AttentionHead(nn.Module):
@@ -104,9 +112,17 @@ class AttentionHead(nn.Module):
         Returns:
             (B, dim).
         """
+        return torch.einsum("bph,bphc->bhc", *self._weighed(features, inside)).flatten(1)
+
+    def parts(self, features: Tensor, inside: Tensor) -> Tensor:
+        """Tells what each position of the map gives to the vector: (B, h, w, dim), whose sum over them it is."""
+        weight, value = self._weighed(features, inside)
+        return (weight.unsqueeze(-1) * value).reshape(len(features), *features.shape[-2:], -1)
+
+    def _weighed(self, features: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the weight of each position for each head, (B, h w, heads), and what it says, with channels last."""
         x = self.norm(features.flatten(2).mT)
         share = F.adaptive_avg_pool2d(inside, (features.shape[-2], features.shape[-1])).flatten(2).mT
         # A picture that shows nothing at all is looked at evenly.
         weight = (self.attention(x) + share.clamp(min=1e-6).log()).softmax(dim=1)
-        value = self.value(x).unflatten(-1, (weight.shape[-1], -1))
-        return torch.einsum("bph,bphc->bhc", weight, value).flatten(1)
+        return weight, self.value(x).unflatten(-1, (weight.shape[-1], -1))

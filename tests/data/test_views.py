@@ -588,3 +588,40 @@ def test_a_tilted_sector_stays_a_sector_of_the_plan():
     level = replace(WHOLE, pose=Pose(70.0, 60.0)).plan(PLAN, 10.0)
     np.testing.assert_array_equal(view.valid, level.valid)
     assert not np.array_equal(view.pixels, level.pixels)
+
+
+@given(
+    heading_deg=st.floats(0, 360),
+    eye_height_m=st.floats(1.2, 3.0),
+    pitch_deg=st.floats(-5, 5),
+    fov_deg=st.sampled_from([80.0, 100.0, 360.0]),
+)
+@settings(deadline=None, max_examples=20)
+def test_the_ground_of_each_pixel_is_where_the_plan_puts_it(heading_deg, eye_height_m, pitch_deg, fov_deg):
+    """A photo painted by where its ground lies: its plan has the colours of its own pixels' places."""
+    spec = PlanView(size_px=48, gsd_m=0.5)
+    photo = StreetPhoto(Image.new("RGB", (2400, 1200)), fov_deg, fov_deg == 360.0)
+    ground_m = photo.ground_m((2400, 1200), heading_deg, eye_height_m=eye_height_m, pitch_deg=pitch_deg)
+    painted = np.zeros((1200, 2400, 3), np.uint8)
+    painted[..., :2] = np.rint(127.5 + 8 * np.nan_to_num(np.clip(ground_m, -15, 15)))
+    plan = replace(photo, image=Image.fromarray(painted)).plan(
+        spec, heading_deg, eye_height_m=eye_height_m, pitch_deg=pitch_deg
+    )
+    offset_m = (np.arange(48) + 0.5 - 24) * 0.5
+    east_m, north_m = np.meshgrid(offset_m, -offset_m)
+    # Near the photographer and near the seam behind him, pixels of a plan are large on the photo.
+    clear = plan.valid & (np.hypot(east_m, north_m) > 3) & (np.hypot(east_m, north_m) < 11)
+    found_m = (plan.pixels[..., :2].astype(float) - 127.5) / 8
+    error_m = np.abs(found_m - np.stack([east_m, north_m], axis=-1)).max(axis=-1)[clear]
+    assert len(error_m) > 20
+    # What is far off is a few rows of the photo, sampled from a picture made smaller: a wrong turn would be metres.
+    assert np.median(error_m) < 0.15
+    assert np.quantile(error_m, 0.9) < 0.6
+
+
+def test_the_sky_is_of_no_ground():
+    photo = StreetPhoto(Image.new("RGB", (400, 200)), 360.0, True)
+    ground_m = photo.ground_m((40, 20), 30.0, eye_height_m=2.0)
+    assert np.isnan(ground_m[:10]).all()
+    assert np.isfinite(ground_m[10:]).all()
+    assert np.hypot(*ground_m[-1].T).max() < 0.2, "at the photographer's feet"

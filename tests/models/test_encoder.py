@@ -68,6 +68,36 @@ def test_embeds_any_size_to_unit_vectors_with_the_same_weights(encoder):
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize(
+    "options", [{}, {"head": "grid", "head_size": 4}, {"head": "attention", "head_size": 4}, {"shared": False}]
+)
+@pytest.mark.parametrize("colour", ["dataset", "picture"])
+def test_parts_add_up_to_the_embedding(options, colour):
+    encoder, batch = make(colour=colour, **options), pictures(2, 64, 96)
+    valid = torch.ones(2, 64, 96, dtype=torch.bool)
+    valid[1, :, :40] = False
+    for seen in ("ground", "aerial"):
+        parts = encoder.parts(batch, valid, seen=seen)
+        assert parts.shape == (2, 3 if options.get("head") == "grid" else 2, 3, encoder.dim)
+        torch.testing.assert_close(parts.sum(dim=(1, 2)), encoder(batch, valid, seen=seen), atol=1e-5, rtol=1e-4)
+        assert parts.std(dim=(1, 2)).max() > 1e-3, "some say more than others"
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0"])
+def test_parts_of_other_families(name):
+    encoder, batch = make_named(name).eval(), pictures(1, 64, 64)
+    torch.testing.assert_close(encoder.parts(batch).sum(dim=(1, 2)), encoder(batch), atol=1e-5, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_what_has_no_map_of_features_has_no_parts():
+    encoder = CrossViewEncoder("test_vit", ground=GROUND, aerial=AERIAL, backbone_args={"img_size": 96}).eval()
+    with pytest.raises(EncoderError, match="test_vit: its embedding is no sum"):
+        encoder.parts(pictures(1, 96, 96))
+
+
+@torch.inference_mode()
 def test_pictures_of_a_batch_do_not_see_one_another(encoder):
     batch = pictures(3)
     for i, vector in enumerate(encoder(batch)):
