@@ -44,11 +44,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    import tiles
     from geoview.data.queries import PhotoQuery
     from geoview.geo.regions import Region
     from geoview.index.cell_index import CellIndex
     from geoview.index.manifest import Manifest
-    from geoview.locate.localizer import Localization
+    from geoview.locate.localizer import Localization, Localizer, PhotoView
 
 __all__ = ["main"]
 
@@ -449,6 +450,8 @@ def _locate(arguments: Namespace) -> int:
     from geoview.data.queries import find_queries
     from geoview.index.cell_index import CellIndex
     from geoview.locate import formats
+    from geoview.locate.localizer import Localizer, PhotoView
+    from geoview.locate.page import open_imagery, write_html
 
     out = None if config.out is None else Path(config.out)
     if out is not None:
@@ -457,7 +460,12 @@ def _locate(arguments: Namespace) -> int:
     index = CellIndex.open(config.index, checked=config.checked)
     region = _search_region(config)
     pictures = None if config.heatmap is None else _heat_maps(config, index, [q.path for q in queries], region)
-    answers = _answers(config, index, queries, region)
+    looks = config.rerank or config.why is not None or (out is not None and out.suffix.lower() == ".html")
+    imagery = open_imagery(index, config.imagery) if looks else None
+    view = PhotoView(config.view, config.fov_deg, config.gsd_m)
+    localizer = Localizer(index, config, imagery=imagery if config.rerank else None)
+    explained = None if config.why is None or imagery is None else _explained(config, localizer, imagery, view, queries)
+    answers = _answers(config, localizer, queries, region, view)
     failed = 0
 
     def counted() -> Iterator[Localization]:
@@ -471,11 +479,10 @@ def _locate(arguments: Namespace) -> int:
             yield answer
 
     def page(answers: Iterable[Localization], file: TextIO) -> None:
-        from geoview.locate.page import open_imagery, write_html
-
-        write_html(answers, file, index=index, imagery=open_imagery(index, config.imagery))
+        write_html(answers, file, index=index, imagery=imagery)
 
     told = counted() if pictures is None else pictures(counted())
+    told = told if explained is None else explained(told)
     if config.json:
         told = formats.json_lines(told, sys.stdout)
     if out is not None:
@@ -488,14 +495,17 @@ def _locate(arguments: Namespace) -> int:
 
 
 def _answers(
-    config: LocateConfig, index: CellIndex, queries: Sequence[PhotoQuery], region: Region | None
+    config: LocateConfig,
+    localizer: Localizer,
+    queries: Sequence[PhotoQuery],
+    region: Region | None,
+    view: PhotoView,
 ) -> Iterable[Localization]:
     """Answers photos one by one or, where they are of one spot or one way, all at once."""
-    from geoview.locate.localizer import Localizer, PhotoView, Search
+    from geoview.locate.localizer import Search
     from geoview.locate.sequence import locate_sequence
     from geoview.locate.together import locate_together
 
-    localizer, view = Localizer(index, config), PhotoView(config.view, config.fov_deg, config.gsd_m)
     search = Search(config.top_k, region, config.kappa, config.dates, config.exact)
     if config.together:
         return locate_together(localizer, queries, search, view=view)
@@ -511,7 +521,30 @@ def _answers(
         dates=config.dates,
         exact=config.exact,
         view=view,
+        rerank=config.rerank,
     )
+
+
+def _explained(
+    config: LocateConfig,
+    localizer: Localizer,
+    imagery: tiles.ImagerySource,
+    view: PhotoView,
+    queries: Sequence[PhotoQuery],
+) -> Callable[[Iterable[Localization]], Iterator[Localization]]:
+    """Returns what draws why answers were given as they pass; refuses what cannot be drawn."""
+    from geoview.locate.why import Explainer, check_folder
+
+    assert config.why is not None
+    explainer, folder = Explainer(localizer, imagery, view), Path(config.why)
+    check_folder(folder, overwrite=config.overwrite)
+
+    def passed(answers: Iterable[Localization]) -> Iterator[Localization]:
+        for number, (query, answer) in enumerate(zip(queries, answers, strict=True), start=1):
+            explainer.write(folder, number, query, answer)
+            yield answer
+
+    return passed
 
 
 def _heat_maps(

@@ -223,10 +223,14 @@ class LocateConfig(InferenceConfig):
         heatmap: Picture of where the photo may have been taken, from a calibrated index: .tif (GeoTIFF of probability
             per km²) or .png (to look at, with a world file). Each of several photos has its own: `heat_2_b.tif`.
         json: Write JSON to standard output instead of CSV, one object a photo and line; with `out` or without.
-        imagery: Imagery for the chips and the map of an HTML answer; without it, the one that the index was built from.
+        rerank: Look again at so many of the first cells of each photo, in the imagery; 0 looks at codes alone. Takes
+            longer, by 32 chips a cell that no photo before has asked for.
+        why: Folder for pictures of what in each photo speaks for its first three places; made if it is not there.
+        imagery: Imagery for `rerank`, `why`, and the chips and the map of an HTML answer; without it, the one that the
+            index was built from.
         checked: Compare every code that is read with its checksum: slower, and never an answer from a damaged file.
         exact: Score every code, whatever the index was tuned to.
-        overwrite: Replace `out` and `heatmap` if they are there already.
+        overwrite: Replace `out`, `heatmap` and the pictures in `why` if they are there already.
     """
 
     index: str = field(kw_only=True)
@@ -246,6 +250,8 @@ class LocateConfig(InferenceConfig):
     out: str | None = None
     heatmap: str | None = None
     json: bool = False
+    rerank: int = 0
+    why: str | None = None
     imagery: list[str] = field(default_factory=list)
     checked: bool = False
     exact: bool = False
@@ -271,6 +277,15 @@ class LocateConfig(InferenceConfig):
         require(self.sequence or self.max_speed_kmh == 20.0, "max_speed_kmh is of a sequence")
         require(self.step_s is None or 0 < self.step_s < float("inf"), "step_s must be above 0")
         require(self.step_s is None or self.sequence, "step_s is of a sequence")
+        require(
+            not several or (self.rerank == 0 and self.why is None),
+            "rerank and why are of photos alone, not of several together",
+        )
+        require(self.rerank >= 0, "rerank must be 0 or more")
+        require(
+            self.rerank == 0 or self.heatmap is None,
+            "rerank and heatmap exclude each other: no index is calibrated for scores of a second look",
+        )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -21,14 +22,17 @@ from geoview.errors import ConfigError, GeoviewError, RegionError
 from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.geo.sphere import distance_m
-from geoview.index.cell_index import CellIndex
+from geoview.index.cell_index import CellIndex, Hits
 from geoview.index.dates import iso_date
 from geoview.index.fusion import Fusion
 from geoview.locate.calibration import Calibration, shown_by, turning
-from geoview.locate.posterior import Place, Posterior, cells_a_place, distinct_places
+from geoview.locate.posterior import Place, Posterior, cells_a_place
+from geoview.locate.rerank import TURNS, Candidates, Reranker
 from geoview.locate.surface import WITHIN_M, Surface, disc_deg
 
-__all__ = ["EmbeddedPhoto", "Localization", "Localizer", "PhotoView", "Search"]
+__all__ = ["EmbeddedPhoto", "Localization", "Localizer", "PhotoView", "PreparedPhoto", "Search"]
+
+log = logging.getLogger(__name__)
 
 # Places that are weighed against each other, of which the most probable may not be the one of the best cell.
 _WEIGHED = 10
@@ -92,6 +96,7 @@ class Search:
         dates: What counts of several dates of a cell.
         exact: Score every code, whatever the index was tuned to.
         apart_m: Least distance between two places of an answer; they never touch in any case.
+        rerank: So many cells are looked at again, where the localizer has imagery.
     """
 
     top_k: int = 10
@@ -100,6 +105,7 @@ class Search:
     dates: Dates = "max"
     exact: bool = False
     apart_m: float = 0.0
+    rerank: int = 0
 
 
 @dataclass(frozen=True)
@@ -124,8 +130,17 @@ class EmbeddedPhoto:
 
 
 @dataclass(frozen=True)
-class _Prepared:
-    """A photo as the encoder sees it, in each way it may have been taken; headings are NaN where they do not matter."""
+class PreparedPhoto:
+    """A photo as the encoder sees it, in each way in which it may have been taken.
+
+    Attributes:
+        query: The photo.
+        pictures: One a way; none of a photo that could not be read.
+        headings_deg: Of each; NaN where it does not matter.
+        latlon_deg: Position that came with the photo.
+        error: Why it could not be read.
+        fov_deg: Azimuth that its width spans; None for photos from above.
+    """
 
     query: PhotoQuery
     pictures: list[Picture]
@@ -136,16 +151,32 @@ class _Prepared:
 
 
 class Localizer:
-    """Locates photos in an index, with the index's own encoder."""
+    """Locates photos in an index, with the index's own encoder.
 
-    def __init__(self, index: CellIndex, config: InferenceConfig | None = None) -> None:
+    Attributes:
+        index: Where it searches.
+        config: How the encoder is run.
+        encoder: The index's.
+        calibration: Of the index, if it has one.
+        reranker: Looks at first candidates again; None without imagery.
+    """
+
+    def __init__(
+        self,
+        index: CellIndex,
+        config: InferenceConfig | None = None,
+        *,
+        imagery: tiles.ImagerySource | None = None,
+    ) -> None:
         """Opens the encoder.
 
         Args:
             index: Where to search.
             config: Batch size, device, precision and threads.
+            imagery: Where first candidates can be looked at again.
 
         Raises:
+            ConfigError: A code of the index holds more than one chip of the imagery.
             EncoderMismatchError: The index's encoder folder holds another encoder.
             EncoderError: It cannot be opened.
         """
@@ -153,6 +184,7 @@ class Localizer:
         self.config = config or InferenceConfig()
         self.encoder = index.encoder()
         self.calibration = Calibration.of(index)
+        self.reranker = None if imagery is None else Reranker(index, self.encoder, imagery, self.config)
         self._device = resolve_device(self.config.device)
 
     def locate(
@@ -167,6 +199,7 @@ class Localizer:
         exact: bool = False,
         view: PhotoView | None = None,
         apart_m: float = 0.0,
+        rerank: int = 0,
     ) -> Iterator[Localization]:
         """Answers photos in their order; a photo that cannot be read is answered as failed and stops nothing.
 
@@ -181,14 +214,16 @@ class Localizer:
             exact: Score every code, whatever the index was tuned to.
             view: What the photos show.
             apart_m: Least distance between two places of an answer; they never touch in any case.
+            rerank: So many cells are looked at again, where the localizer has imagery.
 
         Yields:
             One answer a photo.
 
         Raises:
             RegionError: No cell of the index lies in `region`.
+            ConfigError: Cells are to be looked at again, and ground photos count in the first search.
         """
-        search = Search(top_k, region, kappa, dates, exact, apart_m)
+        search = Search(top_k, region, kappa, dates, exact, apart_m, rerank)
         queries = iter(p if isinstance(p, PhotoQuery) else PhotoQuery(p) for p in photos)
         while batch := list(islice(queries, self.config.batch_size)):
             embedded = self.embed(batch, view)
@@ -208,7 +243,7 @@ class Localizer:
         view = view or PhotoView()
         prepared = list(
             read_ahead(
-                lambda query: self._prepare(query, view),
+                lambda query: self.prepare(query, view),
                 photos,
                 num_workers=self.config.num_workers,
                 depth=self.config.batch_size,
@@ -232,10 +267,12 @@ class Localizer:
         """Finds the places of photos that are embedded, one answer a photo.
 
         In an index that is calibrated for such scores, places are refined, at least 100 m apart, and ranked by how
-        probable it is that the photo was taken within 100 m of them; a photo may be refused.
+        probable it is that the photo was taken within 100 m of them; a photo may be refused. Scores of cells that were
+        looked at again are not what an index is calibrated for.
 
         Raises:
             RegionError: No cell of the index lies in the region.
+            ConfigError: Cells are to be looked at again, and ground photos count in the first search.
         """
         sound = [photo for photo in photos if len(photo.vectors)]
         calibration = self._calibration_for(search)
@@ -260,13 +297,16 @@ class Localizer:
 
         Raises:
             RegionError: No cell of the index lies in the region.
+            ConfigError: Cells are to be looked at again, and ground photos count in the first search.
         """
         if not photos:
             return []
+        again = self._reranker_for(search)
         vectors = np.concatenate([photo.vectors for photo in photos])
         ends = np.cumsum([len(photo.vectors) for photo in photos]).tolist()
         # So many cells are enough for so many places, and mostly far fewer are.
         k, enough = (cells_a_place(self.index.level, apart_m) * search.top_k for apart_m in (0.0, search.apart_m))
+        k = max(k, search.rerank)
         while True:
             hits = self.index.search(
                 vectors,
@@ -283,18 +323,10 @@ class Localizer:
                 score = hits.score[mine]
                 # What one heading has among its best k may be worth less than what another leaves out.
                 known = np.where(score >= score[:, -1].max(), score, -np.inf)
-                heading = np.broadcast_to(photo.headings_deg[:, None], score.shape).ravel()
-                best = np.argsort(-known.ravel(), kind="stable")
-                found.append(
-                    distinct_places(
-                        hits.cell_id[mine].ravel()[best],
-                        known.ravel()[best],
-                        search.top_k,
-                        row=hits.row[mine].ravel()[best],
-                        heading_deg=None if np.isnan(heading).all() else heading[best],
-                        apart_m=search.apart_m,
-                    )
-                )
+                candidates = Candidates.of(Hits(hits.cell_id[mine], hits.row[mine], known), photo.headings_deg)
+                if again is not None:
+                    candidates = again.rerank(self._turned(photo), photo.headings_deg, candidates, search.rerank)
+                found.append(candidates.places(search.top_k, search.apart_m))
             if k >= enough or all(len(places) == search.top_k for places in found):
                 return found
             k = min(4 * k, enough)
@@ -339,10 +371,44 @@ class Localizer:
 
     def _calibration_for(self, search: Search) -> Calibration | None:
         """Returns the calibration of the scores that are asked for."""
-        calibration = self.calibration
+        calibration = self.calibration if self._reranker_for(search) is None else None
         if calibration is None or not calibration.is_of(self.index.fusion_at(search.kappa)):
             return None
         return calibration if search.dates == "max" or self.index.dates_a_cell == 1 else None
+
+    def _reranker_for(self, search: Search) -> Reranker | None:
+        """Returns what looks again at cells, if that is asked for and can be done."""
+        if self.reranker is None or not search.rerank:
+            return None
+        if self.index.fusion_at(search.kappa).kappa:
+            raise ConfigError(
+                f"{self.index.path}: ground photos count in it, which a closer look at imagery would undo; "
+                "give --kappa 0 or leave --rerank out"
+            )
+        return self.reranker
+
+    def _turned(self, photo: EmbeddedPhoto) -> NDArray[np.float32]:
+        """Embeds a photo as taken at each of its headings less each angle that chips are turned by: (turns, V, dim).
+
+        Where no heading matters nothing can be turned with a chip, and there is one turn only.
+        """
+        if np.isnan(photo.headings_deg).any():
+            return photo.vectors[None]
+        tried = np.unique(photo.headings_deg)
+        if len(tried) % TURNS == 0:
+            # It is embedded at all of these headings already.
+            ways = photo.vectors.reshape(-1, len(tried), photo.vectors.shape[1])
+            steps = [turn * len(tried) // TURNS for turn in range(TURNS)]
+            return np.stack([np.roll(ways, step, axis=1).reshape(photo.vectors.shape) for step in steps])
+        less_deg = (tried - 360.0 / TURNS * np.arange(TURNS)[:, None]) % 360.0
+        known = replace(photo.query, fov_deg=photo.fov_deg)
+        others = self.embed([replace(known, heading_deg=float(heading_deg)) for heading_deg in less_deg.flat])
+        if lost := next((other.error for other in others if other.error), ""):
+            log.warning("looked at again in one turn only: %s", lost)
+            return photo.vectors[None]
+        # From (cameras, turns x headings, dim).
+        ways = np.stack([other.vectors for other in others], axis=1)
+        return ways.reshape(len(ways), *less_deg.shape, -1).swapaxes(0, 1).reshape(TURNS, *photo.vectors.shape)
 
     def _dated(self, answers: Sequence[Localization]) -> list[Localization]:
         rows = [place.row for answer in answers for place in answer.places]
@@ -365,7 +431,13 @@ class Localizer:
             return _failed(photo, str(error))
         return answer
 
-    def _prepare(self, query: PhotoQuery, view: PhotoView) -> _Prepared:
+    def prepare(self, query: PhotoQuery, view: PhotoView) -> PreparedPhoto:
+        """Reads a photo and lays it out as the encoder sees it, in each way in which it may have been taken.
+
+        Args:
+            query: The photo.
+            view: What it shows, where it does not tell.
+        """
         latlon_deg = query.latlon_deg
         try:
             if view.kind == "aerial" and view.gsd_m is None:
@@ -373,24 +445,24 @@ class Localizer:
                 if query.content is not None:
                     raise ConfigError(f"{query.path}: an aerial photo that is no file needs gsd_m, metres per pixel")
                 picture, own_deg = self._middle(query.path)
-                return _Prepared(query, [picture], [np.nan], latlon_deg or own_deg)
+                return PreparedPhoto(query, [picture], [np.nan], latlon_deg or own_deg)
             metadata = read_metadata(query.photo)
             latlon_deg = latlon_deg or metadata.latlon_deg
             if view.kind == "aerial" and view.gsd_m is not None:
                 seen = aerial_view(load_image(query.photo), self.encoder.aerial, gsd_m=view.gsd_m)
-                return _Prepared(query, [seen], [np.nan], latlon_deg)
+                return PreparedPhoto(query, [seen], [np.nan], latlon_deg)
             photo = StreetPhoto.open(query.photo, metadata, fov_deg=query.fov_deg or view.fov_deg)
         except (GeoviewError, tiles.TilesError) as error:
-            return _Prepared(query, [], [], latlon_deg, str(error))
+            return PreparedPhoto(query, [], [], latlon_deg, str(error))
         spec, heading_deg = self.encoder.ground, query.heading_deg
         if isinstance(spec, GroundView):
             heading_deg = metadata.heading_deg if heading_deg is None else heading_deg
             strip = photo.strip(spec, heading_deg)
-            return _Prepared(query, [strip], [np.nan], latlon_deg, fov_deg=photo.fov_deg)
+            return PreparedPhoto(query, [strip], [np.nan], latlon_deg, fov_deg=photo.fov_deg)
         # Only what the user says is believed: compasses in cameras may be far off.
         tried = [360.0 * i / spec.headings for i in range(spec.headings)] if heading_deg is None else [heading_deg]
         plans, headings_deg = zip(*photo.plans(spec, tried), strict=True)
-        return _Prepared(query, list(plans), list(headings_deg), latlon_deg, fov_deg=photo.fov_deg)
+        return PreparedPhoto(query, list(plans), list(headings_deg), latlon_deg, fov_deg=photo.fov_deg)
 
     def _middle(self, path: str) -> tuple[Picture, tuple[float, float]]:
         """Cuts the chip around the middle of a georeferenced raster, and tells where that is."""

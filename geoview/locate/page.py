@@ -34,7 +34,7 @@ _NO_IMAGERY = np.array([226, 232, 240], np.uint8)
 
 
 def open_imagery(index: CellIndex, paths: Iterable[str]) -> tiles.ImagerySource | None:
-    """Opens the imagery whose chips are shown beside the answers.
+    """Opens the imagery whose chips are shown beside the answers and looked at again.
 
     Args:
         index: Tells the imagery that it was built from.
@@ -52,7 +52,7 @@ def open_imagery(index: CellIndex, paths: Iterable[str]) -> tiles.ImagerySource 
     try:
         return tiles.open_source(index.manifest.imagery)
     except tiles.TilesError as error:
-        log.warning("the page has no chips, the index's imagery cannot be opened: %s", error)
+        log.warning("no chips are shown or looked at again, the index's imagery cannot be opened: %s", error)
         return None
 
 
