@@ -130,6 +130,7 @@ def main() -> None:
     parser.add_argument("--panoramas", type=int, default=1000)
     parser.add_argument("--size_m", type=float, default=1400.0)
     parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="of the sweep")
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--device", default="cpu")
@@ -236,7 +237,7 @@ def scored(name: str, root: Path, pace: Pace, arguments: argparse.Namespace, log
         "sweep": {f"{each['learning_rate']:g}": round(each["validation_recall_at_1"], 4) for each in sweep},
     }
     for what, rate in (("", best), (f"_at_{COMMON_RATE:g}", COMMON_RATE if ARMS[name].trained else best)):
-        for setting in SETTINGS:
+        for setting in arguments.settings:
             seeds = [run(name, setting, rate, seed, root, pace, arguments, log) for seed in range(arguments.seeds)]
             found[f"{setting}{what}"] = {
                 "steps": seeds[0]["steps"],
