@@ -55,6 +55,8 @@ LEVELS = (18, 19)
 RADII_M = (25, 50, 100)
 SIDE_M = 1400.0
 KINDS = ("panoramas", "perspective")
+# What a calibrated search weighs.
+CODES = Search(10, kappa=Fusion(0.0), apart_m=100.0, rerank=0)
 
 
 def main() -> None:
@@ -92,7 +94,7 @@ def main() -> None:
     )
     for level in LEVELS:
         seen = [one for made in fitted.values() for one in sighted(made, level)]
-        calibration, notes = fitting.fit_calibration(seen, "photos", Fusion(0.0))
+        calibration, notes = fitting.fit_calibration(seen, "photos", CODES)
         said = {**calibration.to_manifest(), **notes}
         found: dict[str, Any] = {"calibration": said}
         for style, made in asked.items():
@@ -164,14 +166,10 @@ def embedded(path: Path, queries: Sequence[PhotoQuery], index: CellIndex) -> lis
 
 def sighted(made: Made, level: int) -> Iterable[fitting.Sighting]:
     """Yields what an index makes of photos of its own region."""
-    localizer, search = Localizer(made.index(level), InferenceConfig(device="cpu")), Search(10, apart_m=100.0)
-    photos = made.photos()
+    localizer, photos = Localizer(made.index(level), InferenceConfig(device="cpu")), made.photos()
     for start in range(0, len(photos), 64):
-        part, truth_deg = photos[start : start + 64], made.truth_deg[start : start + 64]
-        places = localizer.candidates(part, search)
-        surfaces = localizer.surfaces(part, places, search, truth_deg)
-        for sighting in zip(part, places, surfaces, truth_deg, strict=True):
-            yield fitting.Sighting(*sighting)
+        part = slice(start, start + 64)
+        yield from fitting.sighted(localizer, photos[part], made.truth_deg[part], CODES)
 
 
 def blanks(arguments: argparse.Namespace) -> list[PhotoQuery]:
@@ -208,10 +206,8 @@ def scored(
     centres_deg = cells.centers_deg(localizer.index.cell_ids())
     edge_m = math.sqrt(float(cells.areas_m2(localizer.index.cell_ids()).mean()))
     answers = asked(localizer, photos)
-    middles = localizer.candidates(photos, Search(1))
-    middle_m = np.array(
-        [distance_m(at, np.array(found[0].latlon_deg)) for at, found in zip(truth_deg, middles, strict=True)]
-    )
+    middles = [found.places[0].latlon_deg for found in localizer.find(photos, Search(1))]
+    middle_m = distance_m(truth_deg, np.array(middles))
     nearest_m = np.array([distance_m(at, centres_deg).min() for at in truth_deg])
     panorama = np.array([photo.fov_deg == 360.0 for photo in photos])
     found: dict[str, Any] = {"cells": len(centres_deg), "edge_m": round(edge_m, 2)}
@@ -328,15 +324,12 @@ def reliability(
 def evidence(localizer: Localizer, photos: Sequence[EmbeddedPhoto]) -> NDArray[np.float64]:
     """Returns what photos' best places score."""
     assert localizer.calibration is not None
-    search = Search(10, apart_m=100.0)
-    found = []
+    calibration, found = localizer.calibration, []
     for start in range(0, len(photos), 64):
         part = photos[start : start + 64]
-        places = localizer.candidates(part, search)
-        for photo, mine, surface in zip(part, places, localizer.surfaces(part, places, search), strict=True):
-            sighting = fitting.Sighting(photo, mine, surface, np.zeros(2))
-            first = fitting.weighed(sighting, localizer.calibration)[0]
-            found.append(surface.evidence(np.array(first.latlon_deg), localizer.calibration.temperature))
+        for sighting in fitting.sighted(localizer, part, np.zeros((len(part), 2)), CODES):
+            first = fitting.weighed(sighting, calibration)[0]
+            found.append(sighting.surface.evidence(np.array(first.latlon_deg), calibration.temperature))
     return np.array(found)
 
 

@@ -31,6 +31,7 @@ CALIBRATION = {
     "floors": {},
     "kappa": 0.0,
     "offset": 0.0,
+    "rerank": 0,
 }
 STAGES = """
 import json, sys, time

@@ -460,10 +460,11 @@ def _locate(arguments: Namespace) -> int:
     index = CellIndex.open(config.index, checked=config.checked)
     region = _search_region(config)
     pictures = None if config.heatmap is None else _heat_maps(config, index, [q.path for q in queries], region)
-    looks = config.rerank or config.why is not None or (out is not None and out.suffix.lower() == ".html")
+    again = _looks_again(config, index)
+    looks = again or config.why is not None or (out is not None and out.suffix.lower() == ".html")
     imagery = open_imagery(index, config.imagery) if looks else None
     view = PhotoView(config.view, config.fov_deg, config.gsd_m)
-    localizer = Localizer(index, config, imagery=imagery if config.rerank else None)
+    localizer = Localizer(index, config, imagery=imagery if again else None)
     explained = None if config.why is None or imagery is None else _explained(config, localizer, imagery, view, queries)
     answers = _answers(config, localizer, queries, region, view)
     failed = 0
@@ -492,6 +493,18 @@ def _locate(arguments: Namespace) -> int:
     else:
         formats.write_csv(told, sys.stdout)
     return _SOME_FAILED if failed else _OK
+
+
+def _looks_again(config: LocateConfig, index: CellIndex) -> bool:
+    """Tells whether first cells are looked at again, because that is asked for or calibrated."""
+    from geoview.locate.calibration import Calibration
+
+    if config.together or config.sequence:
+        return False
+    if config.rerank is not None:
+        return config.rerank > 0
+    calibration = Calibration.of(index)
+    return calibration is not None and calibration.rerank > 0
 
 
 def _answers(

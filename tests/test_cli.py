@@ -179,7 +179,7 @@ def calibrated(index_folder, tmp_path):
     shutil.copytree(index_folder, tmp_path / "calibrated")
     fitted = {"on": "rendered", "temperature": 0.01, "sharpness": 0.01, "radius_m": [0.0, 1.0], "floors": {}}
     with CellIndex.open(tmp_path / "calibrated") as index:
-        index.set_calibration({**fitted, "kappa": 0.0, "offset": 0.0})
+        index.set_calibration({**fitted, "kappa": 0.0, "offset": 0.0, "rerank": 0})
     return str(tmp_path / "calibrated")
 
 

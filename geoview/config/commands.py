@@ -181,15 +181,21 @@ class CalibrateConfig(InferenceConfig):
         view: What the photos show: `ground` (street photos) or `aerial` (seen from above).
         fov_deg: Horizontal field of view of perspective photos that do not tell it themselves.
         gsd_m: Metres per pixel of aerial photos; a GeoTIFF brings its own.
+        rerank: Calibrate for a second look at so many of the first cells of each photo, which searches then take unless
+            they say otherwise.
+        imagery: Imagery for `rerank`; without it, the one that the index was built from.
     """
 
     photos: list[str] = field(default_factory=list)
     view: Literal["ground", "aerial"] = "ground"
     fov_deg: float | None = None
     gsd_m: float | None = None
+    rerank: int = 0
+    imagery: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(self.rerank >= 0, "rerank must be 0 or more")
         require(self.fov_deg is None or 0 < self.fov_deg <= 360, "fov_deg must be in (0, 360]")
         require(self.gsd_m is None or self.gsd_m > 0, "gsd_m must be above 0")
 
@@ -223,8 +229,9 @@ class LocateConfig(InferenceConfig):
         heatmap: Picture of where the photo may have been taken, from a calibrated index: .tif (GeoTIFF of probability
             per km²) or .png (to look at, with a world file). Each of several photos has its own: `heat_2_b.tif`.
         json: Write JSON to standard output instead of CSV, one object a photo and line; with `out` or without.
-        rerank: Look again at so many of the first cells of each photo, in the imagery; 0 looks at codes alone. Takes
-            longer, by 32 chips a cell that no photo before has asked for.
+        rerank: Look again at so many of the first cells of each photo, in the imagery; 0 looks at codes alone. Without
+            it, as many as the index was calibrated with. Takes longer, by 32 chips a cell that no photo before has
+            asked for.
         why: Folder for pictures of what in each photo speaks for its first three places; made if it is not there.
         imagery: Imagery for `rerank`, `why`, and the chips and the map of an HTML answer; without it, the one that the
             index was built from.
@@ -250,7 +257,7 @@ class LocateConfig(InferenceConfig):
     out: str | None = None
     heatmap: str | None = None
     json: bool = False
-    rerank: int = 0
+    rerank: int | None = None
     why: str | None = None
     imagery: list[str] = field(default_factory=list)
     checked: bool = False
@@ -278,14 +285,10 @@ class LocateConfig(InferenceConfig):
         require(self.step_s is None or 0 < self.step_s < float("inf"), "step_s must be above 0")
         require(self.step_s is None or self.sequence, "step_s is of a sequence")
         require(
-            not several or (self.rerank == 0 and self.why is None),
+            not several or (not self.rerank and self.why is None),
             "rerank and why are of photos alone, not of several together",
         )
-        require(self.rerank >= 0, "rerank must be 0 or more")
-        require(
-            self.rerank == 0 or self.heatmap is None,
-            "rerank and heatmap exclude each other: no index is calibrated for scores of a second look",
-        )
+        require(self.rerank is None or self.rerank >= 0, "rerank must be 0 or more")
 
 
 @dataclass(frozen=True)

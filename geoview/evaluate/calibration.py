@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -34,7 +34,7 @@ from geoview.metrics import brier_score, calibration_error
 from geoview.render.region import REFERENCE_EPOCH, write_region
 from geoview.render.world import make_world
 
-__all__ = ["KEPT", "Sighting", "calibrate", "fit_calibration", "sightings", "weighed"]
+__all__ = ["KEPT", "Sighting", "calibrate", "fit_calibration", "sighted", "sightings", "weighed"]
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +46,8 @@ _LEAST_FOUND, _LEAST_SHOWN = 30, 40
 # Places that are weighed for each photo, and their least distance, as `Localizer.answer` has it.
 _SEARCH = Search(top_k=10, apart_m=WITHIN_M)
 _TEMPERATURES = (1e-3, 1.0)
-# How much flatter than probability the weights may be that refine positions.
-_FLATTER = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+# How much flatter than probability the weights may be that refine positions; None leaves them as they are.
+_FLATTER = (None, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 # Where photos are rendered when none are given: worlds that no encoder has learnt from.
 _WORLDS: tuple[tuple[Literal["european_town", "american_grid", "rural"], int], ...] = (
     ("european_town", 700_001),
@@ -95,13 +95,16 @@ def calibrate(index: CellIndex, config: CalibrateConfig) -> dict[str, Any]:
     Raises:
         ConfigError: There are too few photos of known place that the index covers and finds; or it weighs ground
             photos, or holds other than what street photos are matched with, and none are given.
+        TilesError: Cells are to be looked at again, and the imagery cannot be opened.
     """
     index.folder  # noqa: B018  an index at an address is refused before anything is done
+    imagery = tiles.open_source(config.imagery or index.manifest.imagery) if config.rerank else None
+    search = replace(_SEARCH, kappa=index.fusion, rerank=config.rerank)
     if config.photos:
         view = PhotoView(config.view, config.fov_deg, config.gsd_m)
         queries = [PhotoQuery(one.path, one.latlon_deg, fov_deg=one.fov_deg) for one in find_queries(config.photos)]
-        seen = list(sightings(index, queries, config, view, index.fusion))
-        calibration, notes = fit_calibration(seen, "photos", index.fusion)
+        seen = list(sightings(Localizer(index, config, imagery=imagery), queries, view, search))
+        calibration, notes = fit_calibration(seen, "photos", search)
     else:
         if index.fusion.kappa:
             raise ConfigError(
@@ -110,23 +113,21 @@ def calibrate(index: CellIndex, config: CalibrateConfig) -> dict[str, Any]:
             )
         if config.view != "ground":
             raise ConfigError("view is of photos that are given; made-up regions are photographed from the street")
-        seen = [one for style, seed in _WORLDS for one in _rendered(index, style, seed, config)]
-        calibration, notes = fit_calibration(seen, "rendered", index.fusion)
+        seen = [one for style, seed in _WORLDS for one in _rendered(index, style, seed, config, search)]
+        calibration, notes = fit_calibration(seen, "rendered", search)
     content = {**calibration.to_manifest(), **notes}
     index.set_calibration(content)
     return content
 
 
 def sightings(
-    index: CellIndex, queries: Sequence[PhotoQuery], config: InferenceConfig, view: PhotoView, fusion: Fusion
+    localizer: Localizer, queries: Sequence[PhotoQuery], view: PhotoView, search: Search
 ) -> Iterator[Sighting]:
     """Yields what an index makes of photos; those that cannot be read, or tell no position, are named and left out."""
-    localizer = Localizer(index, config)
-    search = Search(_SEARCH.top_k, kappa=fusion, apart_m=_SEARCH.apart_m)
     bar = tqdm(total=len(queries), desc="calibrate", unit="photo", disable=None, dynamic_ncols=True)
     with bar:
-        for start in range(0, len(queries), config.batch_size):
-            batch = localizer.embed(queries[start : start + config.batch_size], view)
+        for start in range(0, len(queries), localizer.config.batch_size):
+            batch = localizer.embed(queries[start : start + localizer.config.batch_size], view)
             known = []
             for photo in batch:
                 if photo.error:
@@ -136,16 +137,22 @@ def sightings(
                 else:
                     known.append(photo)
             if known:
-                truth_deg = np.array([photo.latlon_deg for photo in known], np.float64)
-                places = localizer.candidates(known, search)
-                surfaces = localizer.surfaces(known, places, search, truth_deg)
-                for photo, mine, surface, at_deg in zip(known, places, surfaces, truth_deg, strict=True):
-                    yield Sighting(photo, mine, surface, at_deg)
+                yield from sighted(localizer, known, np.array([photo.latlon_deg for photo in known]), search)
             bar.update(len(batch))
 
 
+def sighted(
+    localizer: Localizer, photos: Sequence[EmbeddedPhoto], truth_deg: NDArray[np.float64], search: Search
+) -> Iterator[Sighting]:
+    """Yields what an index makes of N photos that are embedded, taken at (N, 2)."""
+    found = localizer.find(photos, search)
+    surfaces = localizer.surfaces(photos, found, search, truth_deg)
+    for photo, mine, surface, at_deg in zip(photos, found, surfaces, truth_deg, strict=True):
+        yield Sighting(photo, mine.places, surface, at_deg)
+
+
 def fit_calibration(
-    seen: Sequence[Sighting], on: Literal["photos", "rendered"], fusion: Fusion
+    seen: Sequence[Sighting], on: Literal["photos", "rendered"], search: Search
 ) -> tuple[Calibration, dict[str, Any]]:
     """Fits a calibration.
 
@@ -157,7 +164,7 @@ def fit_calibration(
     Args:
         seen: Photos of known place.
         on: What they are.
-        fusion: How much ground photos counted in the scores.
+        search: That found them: a fusion as `kappa`, and `rerank`.
 
     Returns:
         The calibration; and for the manifest `photos`, `uncovered_photos` and `reliability`: figures of photos whose
@@ -171,11 +178,11 @@ def fit_calibration(
         raise ConfigError(
             f"{len(covered)} photos of known place were taken where the index has cells; {_LEAST_FOUND} are needed"
         )
-    calibration = _fitted(covered, on, fusion)
+    calibration = _fitted(covered, on, search)
     notes = {
         "photos": len(covered),
         "uncovered_photos": len(seen) - len(covered),
-        "reliability": _reliability(covered, on, fusion, calibration),
+        "reliability": _reliability(covered, on, search, calibration),
     }
     return calibration, notes
 
@@ -186,7 +193,7 @@ def weighed(one: Sighting, calibration: Calibration) -> list[Place]:
     return sorted(placed, key=lambda place: -(place.p_within_100m or 0.0))
 
 
-def _fitted(covered: Sequence[Sighting], on: Literal["photos", "rendered"], fusion: Fusion) -> Calibration:
+def _fitted(covered: Sequence[Sighting], on: Literal["photos", "rendered"], search: Search) -> Calibration:
     around = [one.surface.at(disc_deg(one.truth_deg)) for one in covered]
 
     def unlikely(log_temperature: float) -> float:
@@ -203,24 +210,41 @@ def _fitted(covered: Sequence[Sighting], on: Literal["photos", "rendered"], fusi
             f"{len(near)} of {len(covered)} photos are found within {WITHIN_M:g} m at the first place; at least "
             f"{_LEAST_FOUND} are needed to tell how near: give more photos, or an encoder that finds more"
         )
-    errors_m = {
-        flatter: [_apart_m(one, one.surface.refined_deg(place.cell_id, flatter * temperature)) for one, place in near]
-        for flatter in _FLATTER
+    refined_deg = {
+        sharpness: [
+            np.array(place.latlon_deg) if sharpness is None else one.surface.refined_deg(place.cell_id, sharpness)
+            for one, place in near
+        ]
+        for sharpness in (None if flatter is None else flatter * temperature for flatter in _FLATTER)
     }
-    flatter = min(_FLATTER, key=lambda each: float(np.median(errors_m[each])))
+    errors_m = {
+        sharpness: np.array([_apart_m(one, at_deg) for (one, _), at_deg in zip(near, refined, strict=True)])
+        for sharpness, refined in refined_deg.items()
+    }
+    sharpness = min(errors_m, key=lambda each: float(np.median(errors_m[each])))
     quantiles_m = [
-        one.surface.quantile_m(one.surface.refined_deg(place.cell_id, flatter * temperature), CONFIDENCE, temperature)
-        for one, place in near
+        one.surface.quantile_m(at_deg, CONFIDENCE, temperature)
+        for (one, _), at_deg in zip(near, refined_deg[sharpness], strict=True)
     ]
-    radius_m = _quantile_line(np.array(quantiles_m), np.array(errors_m[flatter]), CONFIDENCE)
-    without = Calibration(on, temperature, flatter * temperature, radius_m, {}, fusion.kappa, fusion.offset)
+    radius_m = _quantile_line(np.array(quantiles_m), errors_m[sharpness], CONFIDENCE)
+    assert isinstance(search.kappa, Fusion), "the scores are of one"
+    without = Calibration(
+        on,
+        temperature,
+        sharpness,
+        radius_m,
+        floors={},
+        kappa=search.kappa.kappa,
+        offset=search.kappa.offset,
+        rerank=search.rerank or 0,
+    )
     kinds: list[Shown] = ["panorama", "perspective", "aerial"]
     floors = {
         kind: _floors(mine, without)
         for kind in kinds
         if len(mine := [one for one in covered if one.shown == kind]) >= _LEAST_SHOWN
     }
-    return Calibration(on, temperature, without.sharpness, radius_m, floors, kappa=fusion.kappa, offset=fusion.offset)
+    return replace(without, floors=floors)
 
 
 def _floors(mine: Sequence[Sighting], calibration: Calibration) -> Floors:
@@ -254,7 +278,7 @@ def _quantile_line(x: NDArray[np.float64], y: NDArray[np.float64], share: float)
 
 
 def _reliability(
-    covered: Sequence[Sighting], on: Literal["photos", "rendered"], fusion: Fusion, whole: Calibration
+    covered: Sequence[Sighting], on: Literal["photos", "rendered"], search: Search, whole: Calibration
 ) -> dict[str, float]:
     names = [one.photo.query.path for one in covered]
     truth_deg = np.array([one.truth_deg for one in covered])
@@ -264,7 +288,7 @@ def _reliability(
         here = block % 2 == fold
         try:
             others = [one for one, is_here in zip(covered, here, strict=True) if not is_here]
-            calibration = _fitted(others, on, fusion) if others else whole
+            calibration = _fitted(others, on, search) if others else whole
         except ConfigError:
             calibration = whole
         for i in np.flatnonzero(here).tolist():
@@ -286,7 +310,11 @@ def _apart_m(one: Sighting, place_deg: NDArray[np.float64] | tuple[float, float]
 
 
 def _rendered(
-    index: CellIndex, style: Literal["european_town", "american_grid", "rural"], seed: int, config: CalibrateConfig
+    index: CellIndex,
+    style: Literal["european_town", "american_grid", "rural"],
+    seed: int,
+    config: CalibrateConfig,
+    search: Search,
 ) -> list[Sighting]:
     """Makes a region up, indexes it as the index is, and looks at photos of it."""
     log.info("no photos are given: renders a made-up region (%s) and photos of it", style.replace("_", " "))
@@ -305,19 +333,20 @@ def _rendered(
         )
         inner = shapely.box(_RANGE_M, _RANGE_M, _WORLD_M - _RANGE_M, _WORLD_M - _RANGE_M)
         corners = world.grid.latlon_deg(shapely.get_coordinates(inner))
-        source = [str(folder / "region" / plan["reference"])]
+        paths = [str(folder / "region" / plan["reference"])]
         settings = BuildConfig(
             encoder=str(index.path),
-            imagery=source,
+            imagery=paths,
             out=str(folder / "index"),
             level=index.level,
             scales=index.manifest.scales,
             min_coverage=index.manifest.min_coverage,
             **asdict(InferenceConfig(config.batch_size, config.device, config.precision, config.num_workers)),
         )
+        imagery = tiles.open_source(paths)
         made = build_index(
             index.encoder(),
-            tiles.open_source(source),
+            imagery,
             Region.from_geometry(shapely.Polygon(corners[:, ::-1])),
             settings.out,
             settings,
@@ -327,4 +356,5 @@ def _rendered(
                 PhotoQuery(photo.path, photo.latlon_deg, fov_deg=photo.fov_deg)
                 for photo in find_queries([folder / "region" / "photos.csv"])
             ]
-            return list(sightings(made, photos, config, PhotoView(), index.fusion))
+            localizer = Localizer(made, config, imagery=imagery if config.rerank else None)
+            return list(sightings(localizer, photos, PhotoView(), search))

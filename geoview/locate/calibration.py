@@ -65,21 +65,23 @@ class Calibration:
     Attributes:
         on: Whether these were real photos, or rendered ones.
         temperature: That turns scores into probabilities: the one under which where the photos were taken is likeliest.
-        sharpness: Temperature of the mean that refines a position.
+        sharpness: Temperature of the mean that refines a position; None leaves it as it was found.
         radius_m: Of the two numbers, the first is what `radius_m` of a place is at least, the second what the
             posterior's own quantile counts.
         floors: By what photos show; others are never refused.
         kappa: Weight of ground photos in the scores.
         offset: Of cells without a prototype in the scores.
+        rerank: So many cells were looked at again.
     """
 
     on: Literal["photos", "rendered"]
     temperature: float
-    sharpness: float
+    sharpness: float | None
     radius_m: tuple[float, float]
     floors: Mapping[Shown, Floors]
     kappa: float
     offset: float
+    rerank: int
 
     @classmethod
     def of(cls, index: CellIndex) -> Self | None:
@@ -93,7 +95,7 @@ class Calibration:
             return None
         try:
             floors = {shown: Floors(**each) for shown, each in said["floors"].items()}
-            values = {name: said[name] for name in ("on", "temperature", "sharpness", "kappa", "offset")}
+            values = {name: said[name] for name in ("on", "temperature", "sharpness", "kappa", "offset", "rerank")}
             return cls(radius_m=tuple(said["radius_m"]), floors=floors, **values)
         except (KeyError, TypeError) as error:
             raise ConfigError(
@@ -104,13 +106,15 @@ class Calibration:
         """Returns what is written of it."""
         return asdict(self)
 
-    def is_of(self, fusion: Fusion) -> bool:
-        """Tells whether scores of this fusion are those that were calibrated."""
-        return (self.kappa, self.offset) == (fusion.kappa, fusion.offset)
+    def is_of(self, fusion: Fusion, rerank: int) -> bool:
+        """Tells whether scores of this fusion, and of so many cells looked at again, are those that were calibrated."""
+        return (self.kappa, self.offset, self.rerank) == (fusion.kappa, fusion.offset, rerank)
 
     def placed(self, surface: Surface, place: Place) -> Place:
         """Returns a place with its position refined, and with its radius and probability."""
-        refined_deg = surface.refined_deg(place.cell_id, self.sharpness)
+        refined_deg = np.array(place.latlon_deg)
+        if self.sharpness is not None:
+            refined_deg = surface.refined_deg(place.cell_id, self.sharpness)
         least_m, counts = self.radius_m
         return replace(
             place,

@@ -143,7 +143,7 @@ def _temperature(localizer: Localizer, search: Search) -> float:
     0.024, makes the true cells of rendered photos about as likely as any does (`nats` in benchmarks/walks.py).
     """
     calibration = localizer.calibration
-    if calibration is not None and calibration.is_of(localizer.index.fusion_at(search.kappa)):
+    if calibration is not None and calibration.is_of(localizer.index.fusion_at(search.kappa), rerank=0):
         return calibration.temperature
     return math.exp(-localizer.encoder.notes.get("logit_scale", _LOGIT_SCALE))
 

@@ -30,7 +30,7 @@ from geoview.locate.posterior import Place, Posterior, cells_a_place
 from geoview.locate.rerank import TURNS, Candidates, Reranker
 from geoview.locate.surface import WITHIN_M, Surface, disc_deg
 
-__all__ = ["EmbeddedPhoto", "Localization", "Localizer", "PhotoView", "PreparedPhoto", "Search"]
+__all__ = ["EmbeddedPhoto", "Found", "Localization", "Localizer", "PhotoView", "PreparedPhoto", "Search"]
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,8 @@ class Search:
         dates: What counts of several dates of a cell.
         exact: Score every code, whatever the index was tuned to.
         apart_m: Least distance between two places of an answer; they never touch in any case.
-        rerank: So many cells are looked at again, where the localizer has imagery.
+        rerank: So many cells are looked at again, where the localizer has imagery; None is as many as the index is
+            calibrated with.
     """
 
     top_k: int = 10
@@ -105,7 +106,20 @@ class Search:
     dates: Dates = "max"
     exact: bool = False
     apart_m: float = 0.0
-    rerank: int = 0
+    rerank: int | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best cells for a photo.
+
+    Attributes:
+        places: Distinct ones, best first.
+        candidates: All that was looked at.
+    """
+
+    places: list[Place]
+    candidates: Candidates
 
 
 @dataclass(frozen=True)
@@ -199,7 +213,7 @@ class Localizer:
         exact: bool = False,
         view: PhotoView | None = None,
         apart_m: float = 0.0,
-        rerank: int = 0,
+        rerank: int | None = None,
     ) -> Iterator[Localization]:
         """Answers photos in their order; a photo that cannot be read is answered as failed and stops nothing.
 
@@ -214,7 +228,8 @@ class Localizer:
             exact: Score every code, whatever the index was tuned to.
             view: What the photos show.
             apart_m: Least distance between two places of an answer; they never touch in any case.
-            rerank: So many cells are looked at again, where the localizer has imagery.
+            rerank: So many cells are looked at again, where the localizer has imagery; None is as many as the index is
+                calibrated with.
 
         Yields:
             One answer a photo.
@@ -277,23 +292,22 @@ class Localizer:
         sound = [photo for photo in photos if len(photo.vectors)]
         calibration = self._calibration_for(search)
         if calibration is None:
-            found = self.candidates(sound, search)
             answers = [
-                Localization(photo.query.path, "ok", places, photo.latlon_deg)
-                for photo, places in zip(sound, found, strict=True)
+                Localization(photo.query.path, "ok", found.places, photo.latlon_deg)
+                for photo, found in zip(sound, self.find(sound, search), strict=True)
             ]
         else:
             apart = replace(search, top_k=max(search.top_k, _WEIGHED), apart_m=max(search.apart_m, WITHIN_M))
-            found = self.candidates(sound, apart)
+            found = self.find(sound, apart)
             answers = [
-                _calibrated(photo, places, surface, calibration, search.top_k)
-                for photo, places, surface in zip(sound, found, self.surfaces(sound, found, search), strict=True)
+                _calibrated(photo, mine.places, surface, calibration, search.top_k)
+                for photo, mine, surface in zip(sound, found, self.surfaces(sound, found, search), strict=True)
             ]
         dated = iter(self._dated(answers))
         return [next(dated) if len(photo.vectors) else _failed(photo, photo.error) for photo in photos]
 
-    def candidates(self, photos: Sequence[EmbeddedPhoto], search: Search) -> list[list[Place]]:
-        """Finds the cells that photos score best at, as distinct places, best first: one list a photo.
+    def find(self, photos: Sequence[EmbeddedPhoto], search: Search) -> list[Found]:
+        """Finds the cells that photos score best at, one by one and as distinct places.
 
         Raises:
             RegionError: No cell of the index lies in the region.
@@ -301,12 +315,12 @@ class Localizer:
         """
         if not photos:
             return []
-        again = self._reranker_for(search)
+        again, n_again = self._reranker_for(search), self._n_again(search)
         vectors = np.concatenate([photo.vectors for photo in photos])
         ends = np.cumsum([len(photo.vectors) for photo in photos]).tolist()
         # So many cells are enough for so many places, and mostly far fewer are.
         k, enough = (cells_a_place(self.index.level, apart_m) * search.top_k for apart_m in (0.0, search.apart_m))
-        k = max(k, search.rerank)
+        k = max(k, n_again)
         while True:
             hits = self.index.search(
                 vectors,
@@ -317,7 +331,7 @@ class Localizer:
                 exact=search.exact,
                 device=str(self._device),
             )
-            found = []
+            found: list[Found] = []
             for photo, end in zip(photos, ends, strict=True):
                 mine = slice(end - len(photo.vectors), end)
                 score = hits.score[mine]
@@ -325,16 +339,16 @@ class Localizer:
                 known = np.where(score >= score[:, -1].max(), score, -np.inf)
                 candidates = Candidates.of(Hits(hits.cell_id[mine], hits.row[mine], known), photo.headings_deg)
                 if again is not None:
-                    candidates = again.rerank(self._turned(photo), photo.headings_deg, candidates, search.rerank)
-                found.append(candidates.places(search.top_k, search.apart_m))
-            if k >= enough or all(len(places) == search.top_k for places in found):
+                    candidates = again.rerank(self._turned(photo), photo.headings_deg, candidates, n_again)
+                found.append(Found(candidates.places(search.top_k, search.apart_m), candidates))
+            if k >= enough or all(len(mine.places) == search.top_k for mine in found):
                 return found
             k = min(4 * k, enough)
 
     def surfaces(
         self,
         photos: Sequence[EmbeddedPhoto],
-        places: Sequence[Sequence[Place]],
+        found: Sequence[Found],
         search: Search,
         also_deg: NDArray[np.float64] | None = None,
     ) -> Iterator[Surface]:
@@ -342,7 +356,7 @@ class Localizer:
 
         Args:
             photos: N photos that are embedded.
-            places: Those of each.
+            found: What was found for each.
             search: What was asked for.
             also_deg: (N, 2) a point of each photo to score the ground around, too.
 
@@ -355,30 +369,33 @@ class Localizer:
         asked: dict[str, Any] = {"kappa": search.kappa, "dates": search.dates}
         sample, n_cells = index.some_cells(_SAMPLE, search.region)
         ranges = None if search.region is None else search.region.cell_ranges(level)
-        for i, photo in enumerate(photos):
-            centres = [cells.centers_deg(np.array([place.cell_id for place in places[i]], np.uint64)).reshape(-1, 2)]
-            centres += [] if also_deg is None else [also_deg[i : i + 1]]
+        for i, (photo, mine) in enumerate(zip(photos, found, strict=True)):
+            own = np.array([place.cell_id for place in mine.places], np.uint64)
+            centres = [cells.centers_deg(own).reshape(-1, 2), *([] if also_deg is None else [also_deg[i : i + 1]])]
             around = np.unique(cells.cell_ids(disc_deg(np.concatenate(centres)).reshape(-1, 2), level))
+            closely = mine.candidates.looked_at
             # A position may be refined by up to a cell.
-            near = np.unique(cells.neighbors(around))
+            near = np.union1d(cells.neighbors(around), mine.candidates.cell_id[closely])
             score = index.scores_of(photo.vectors, near, **asked).max(axis=0).astype(np.float64)
             if ranges is not None:
                 score[~cells.in_ranges(near, ranges)] = -np.inf
             other = sample[~np.isin(sample, near)]
             rest = index.scores_of(photo.vectors, other, **asked).max(axis=0).astype(np.float64)
             each = (n_cells - np.isfinite(score).sum()) / max(1, len(other))
-            yield Surface(level, near, score, rest, float(each))
+            score -= mine.candidates.loss
+            score[np.searchsorted(near, mine.candidates.cell_id[closely])] = mine.candidates.score[closely]
+            yield Surface(level, near, score, rest - mine.candidates.loss, float(each))
 
     def _calibration_for(self, search: Search) -> Calibration | None:
         """Returns the calibration of the scores that are asked for."""
-        calibration = self.calibration if self._reranker_for(search) is None else None
-        if calibration is None or not calibration.is_of(self.index.fusion_at(search.kappa)):
+        calibration, rerank = self.calibration, self._n_again(search) if self._reranker_for(search) else 0
+        if calibration is None or not calibration.is_of(self.index.fusion_at(search.kappa), rerank):
             return None
         return calibration if search.dates == "max" or self.index.dates_a_cell == 1 else None
 
     def _reranker_for(self, search: Search) -> Reranker | None:
         """Returns what looks again at cells, if that is asked for and can be done."""
-        if self.reranker is None or not search.rerank:
+        if self.reranker is None or not self._n_again(search):
             return None
         if self.index.fusion_at(search.kappa).kappa:
             raise ConfigError(
@@ -386,6 +403,12 @@ class Localizer:
                 "give --kappa 0 or leave --rerank out"
             )
         return self.reranker
+
+    def _n_again(self, search: Search) -> int:
+        """Returns how many cells are to be looked at again."""
+        if search.rerank is not None:
+            return search.rerank
+        return 0 if self.calibration is None else self.calibration.rerank
 
     def _turned(self, photo: EmbeddedPhoto) -> NDArray[np.float32]:
         """Embeds a photo as taken at each of its headings less each angle that chips are turned by: (turns, V, dim).

@@ -37,6 +37,8 @@ class Candidates:
         score: (m,) float32.
         heading_deg: (m,) heading with which the score was reached, NaN where it does not matter.
         latlon_deg: (m, 2) where in the cell.
+        looked_at: (m,) whether the score is that of a closer look.
+        loss: What a closer look takes off a score on average, and was taken off those of cells not looked at.
     """
 
     cell_id: NDArray[np.uint64]
@@ -44,6 +46,8 @@ class Candidates:
     score: NDArray[np.float32]
     heading_deg: NDArray[np.float64]
     latlon_deg: NDArray[np.float64]
+    looked_at: NDArray[np.bool_]
+    loss: float = 0.0
 
     @classmethod
     def of(cls, hits: Hits, headings_deg: NDArray[np.float64]) -> Self:
@@ -60,7 +64,8 @@ class Candidates:
         best = best[np.sort(np.unique(hits.cell_id.ravel()[best], return_index=True)[1])]
         ids = hits.cell_id.ravel()[best]
         heading = np.broadcast_to(headings_deg[:, None], hits.score.shape).ravel()[best]
-        return cls(ids, hits.row.ravel()[best], score[best], heading, cells.centers_deg(ids))
+        no = np.zeros(len(ids), np.bool_)
+        return cls(ids, hits.row.ravel()[best], score[best], heading, cells.centers_deg(ids), no)
 
     def places(self, k: int, apart_m: float = 0.0) -> list[Place]:
         """Returns at most k distinct places, best first, as `distinct_places` picks them."""
@@ -136,13 +141,23 @@ class Reranker:
         fine = score.max(axis=(1, 2))
         seen = np.flatnonzero(np.isfinite(fine))
         new, heading, latlon = candidates.score.copy(), candidates.heading_deg.copy(), candidates.latlon_deg.copy()
+        looked_at, loss = np.zeros(len(new), np.bool_), 0.0
         if len(seen):
-            new -= np.mean(new[seen] - fine[seen])
+            loss, looked_at[seen] = float(np.mean(new[seen] - fine[seen])), True
+            new -= np.float32(loss)
             new[seen] = fine[seen]
             heading[seen] = _between(score[seen, quarter[seen]], way[seen], headings_deg)
             latlon[seen] = cells.centers_deg(quarters[seen, quarter[seen]])
         order = np.argsort(-new, kind="stable")
-        return Candidates(candidates.cell_id[order], candidates.row[order], new[order], heading[order], latlon[order])
+        return Candidates(
+            candidates.cell_id[order],
+            candidates.row[order],
+            new[order],
+            heading[order],
+            latlon[order],
+            looked_at[order],
+            loss,
+        )
 
     def codes(self, ids: NDArray[np.uint64], turns: int) -> NDArray[np.float16]:
         """Embeds the chips around cells, those that were not asked for lately.

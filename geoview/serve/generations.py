@@ -21,6 +21,7 @@ from geoview.geo.regions import Region
 from geoview.index.cell_index import CellIndex
 from geoview.index.remote import place_of
 from geoview.index.store import read_manifest
+from geoview.locate.calibration import Calibration
 from geoview.locate.localizer import Localizer
 
 __all__ = ["Generation", "Generations", "outlines_of"]
@@ -62,8 +63,10 @@ class Generation:
             ids, extent = np.unique(self.index.cell_ids()), self.index.extent_deg()
             if extent is None:
                 raise ConfigError(f"{config.index}: the index is empty; `geoview index add` fills it")
-            self.localizer = Localizer(self.index, config)
             self.imagery = _open_imagery(config.imagery, self.index.manifest.imagery)
+            calibration = Calibration.of(self.index)
+            again = calibration is not None and calibration.rerank > 0
+            self.localizer = Localizer(self.index, config, imagery=self.imagery if again else None)
         except BaseException:
             self.index.close()
             raise

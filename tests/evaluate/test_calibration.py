@@ -1,6 +1,8 @@
 """Calibration finds the temperature that scores were drawn at, tells radii and refusals that hold, or says why not."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,15 +19,17 @@ from geoview.evaluate.calibration import Sighting, calibrate, fit_calibration, w
 from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.geo.sphere import destination_deg, distance_m
+from geoview.index import store
 from geoview.index.cell_index import CellIndex
 from geoview.index.fusion import Fusion
 from geoview.locate.calibration import Calibration, turning
-from geoview.locate.localizer import EmbeddedPhoto
+from geoview.locate.localizer import EmbeddedPhoto, Search
 from geoview.locate.posterior import distinct_places
 from geoview.locate.surface import Surface
 from geoview.metrics import brier_score, calibration_error
 
 LEVEL, CENTRE = 18, (48.1, 11.6)
+CODES = Search(kappa=Fusion(0.0), rerank=0)
 
 
 def drawn(n, temperature, seed=0, noise=0.08):
@@ -53,7 +57,7 @@ def drawn(n, temperature, seed=0, noise=0.08):
 
 @pytest.mark.parametrize("temperature", [0.02, 0.03])
 def test_the_temperature_that_places_were_drawn_at_is_found(temperature):
-    calibration, notes = fit_calibration(drawn(150, temperature), "photos", Fusion(0.0))
+    calibration, notes = fit_calibration(drawn(150, temperature), "photos", CODES)
     assert calibration.temperature == pytest.approx(temperature, rel=0.15)
     told = notes["reliability"]
     assert notes["photos"] == 150
@@ -69,7 +73,7 @@ def test_the_temperature_that_places_were_drawn_at_is_found(temperature):
 
 def test_floors_keep_most_of_what_is_there():
     seen = drawn(120, 0.02)
-    calibration, _ = fit_calibration(seen, "photos", Fusion(0.0))
+    calibration, _ = fit_calibration(seen, "photos", CODES)
     assert set(calibration.floors) == {"panorama"}
     refused = [
         calibration.refuses(
@@ -92,15 +96,15 @@ def test_floors_keep_most_of_what_is_there():
 @pytest.mark.parametrize(("n", "temperature", "said"), [(20, 0.02, "20 photos"), (60, 5.0, "are found within 100 m")])
 def test_too_little_to_fit_on_is_said(n, temperature, said):
     with pytest.raises(ConfigError, match=said):
-        fit_calibration(drawn(n, temperature, noise=0.01), "photos", Fusion(0.0))
+        fit_calibration(drawn(n, temperature, noise=0.01), "photos", CODES)
 
 
 def test_photos_off_the_index_do_not_count():
     seen = drawn(80, 0.02)
     away = [Sighting(one.photo, one.places, one.surface, np.array([10.0, 10.0])) for one in seen[:15]]
-    calibration, notes = fit_calibration(seen[15:] + away, "photos", Fusion(0.0))
+    calibration, notes = fit_calibration(seen[15:] + away, "photos", CODES)
     assert (notes["photos"], notes["uncovered_photos"]) == (65, 15)
-    assert calibration == fit_calibration(seen[15:], "photos", Fusion(0.0))[0]
+    assert calibration == fit_calibration(seen[15:], "photos", CODES)[0]
 
 
 def test_brier_and_calibration_error():
@@ -156,6 +160,36 @@ def test_answers_of_a_calibrated_index_are_probable(calibrated, crops, capsys):
     assert abs(p.mean() - right.mean()) < 0.15
 
 
+def test_a_second_look_is_calibrated_for_itself(calibrated, crops, ortho, tmp_path, capsys):
+    """Searches take it of their own, where there is imagery; scores without it are others."""
+    shutil.copytree(calibrated, tmp_path / "index")
+    common = [str(crops), "--view", "aerial", "--device", "cpu"]
+    words = ["index", "calibrate", str(tmp_path / "index"), "--rerank", "6", "--photos", *common]
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["calibration"]["rerank"] == 6
+
+    def told(*flags):
+        assert main(["locate", *common, "--index", str(tmp_path / "index"), "--json", "--top_k", "1", *flags]) == 0
+        captured = capsys.readouterr()
+        return [json.loads(line) for line in captured.out.splitlines()], captured.err
+
+    answers, _ = told()
+    assert {answer["calibration"] for answer in answers} == {"photos"}
+    p = np.array([answer["candidates"][0]["p_within_100m"] for answer in answers])
+    right = np.array([answer["candidates"][0]["exif_distance_m"] <= 100 for answer in answers])
+    assert abs(p.mean() - right.mean()) < 0.15
+    assert {answer["calibration"] for answer in told("--rerank", "0")[0]} == {"none"}
+    assert {answer["calibration"] for answer in told("--rerank", "7")[0]} == {"none"}
+    with CellIndex.open(tmp_path / "index") as index:
+        gone = replace(index.manifest, imagery=[str(tmp_path / "none.tif")])
+        store.commit(tmp_path / "index", gone)
+    answers, said = told()
+    assert {answer["calibration"] for answer in answers} == {"none"}
+    assert "cannot be opened" in said
+    assert main(words) == 2, "there is nothing to look at"
+    assert main([*words, "--imagery", str(ortho)]) == 0
+
+
 def test_a_small_region_makes_the_same_place_more_probable(calibrated, crops, kit, capsys):
     near = f"--near={kit.CENTRE_DEG[0]},{kit.CENTRE_DEG[1]}"
     common = ["locate", str(crops), "--index", str(calibrated), "--view", "aerial", "--device", "cpu", "--json"]
@@ -182,8 +216,9 @@ def test_a_heat_map_adds_up_to_one(calibrated, crops, tmp_path):
 def test_what_is_calibrated_holds_for_its_own_scores_only(calibrated):
     with CellIndex.open(calibrated) as index:
         calibration = Calibration.of(index)
-        assert calibration.is_of(Fusion(0.0, 0.0))
-        assert not calibration.is_of(Fusion(0.5, 0.0))
+        assert calibration.is_of(Fusion(0.0, 0.0), rerank=0)
+        assert not calibration.is_of(Fusion(0.5, 0.0), rerank=0)
+        assert not calibration.is_of(Fusion(0.0, 0.0), rerank=10)
         assert {**calibration.to_manifest(), "floors": None}.items() >= {"on": "photos", "kappa": 0.0}.items()
         told = index.manifest.calibration
     assert told["photos"] == 60

@@ -60,7 +60,7 @@ def candidates(index):
     centres = cells.centers_deg(ids)
     row = np.argsort(distance_m(centres, centres.mean(axis=0)))[:9]
     score = np.linspace(0.9, 0.5, 9).astype(np.float32)
-    return Candidates(ids[row], row, score, np.zeros(9), centres[row])
+    return Candidates(ids[row], row, score, np.zeros(9), centres[row], np.zeros(9, np.bool_))
 
 
 def photo_of(index, imagery, latlon_deg, heading_deg):
@@ -114,9 +114,10 @@ def test_a_candidate_without_imagery_keeps_its_place_and_heading(index, imagery,
     (i,) = np.flatnonzero(found.cell_id == far[0])
     assert distance_m(found.latlon_deg[i], cells.centers_deg(far)[0]) == 0
     assert found.heading_deg[i] == 0
-    alone = Candidates(far, candidates.row[:1], candidates.score[:1], np.zeros(1), cells.centers_deg(far))
+    no = np.zeros(1, np.bool_)
+    alone = Candidates(far, candidates.row[:1], candidates.score[:1], np.zeros(1), cells.centers_deg(far), no)
     assert reranker.rerank(photo, HEADINGS_DEG, alone, 9).score[0] == alone.score[0]
-    none = Candidates(*(column[:0] for column in vars(alone).values()))
+    none = Candidates(*(column[:0] for name, column in vars(alone).items() if name != "loss"))
     assert len(reranker.rerank(photo, HEADINGS_DEG, none, 9).cell_id) == 0
 
 
@@ -180,7 +181,7 @@ def test_what_chips_cannot_stand_for_is_refused(index, imagery, tmp_path, monkey
 
 
 def test_scores_of_a_second_look_are_not_those_that_were_calibrated(index, imagery, tmp_path):
-    calibration = Calibration("photos", 0.1, 0.1, (1.0, 1.0), {}, kappa=0.0, offset=0.0)
+    calibration = Calibration("photos", 0.1, 0.1, (1.0, 1.0), {}, kappa=0.0, offset=0.0, rerank=0)
     localizer = Localizer(index, CONFIG, imagery=imagery)
     localizer.calibration = calibration
     path = photo(tmp_path / "a.jpg")
