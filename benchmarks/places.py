@@ -1,6 +1,7 @@
 """How near places are, how true their probabilities, and what is refused, on rendered regions that nobody has seen.
 
     python benchmarks/places.py --work DIR [--inside 500] [--outside 150]
+    python benchmarks/places.py --work DIR --rerank 30 --every 2 --out benchmarks/results/places_reranked.json
 
 Two regions are calibrated on (a European town and a rural one), two others asked, of another style each: one that the
 encoder has learnt from, and one that it has not. Photos are told their field of view alone.
@@ -11,7 +12,8 @@ encoder has learnt from, and one that it has not. Photos are told their field of
 * Refusal: photos of another region of the same style, of the other region, pictures that show nothing (flat, shaded,
   blurred, noisy), and, if --real names a folder, real photos of elsewhere.
 
-Embeddings are kept in --work, where the same call goes on.
+The second call has a second look at the first cells of each photo, calibrated for that, and asks every other photo in the
+whole index. Embeddings are kept in --work, where the same call goes on.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -56,7 +59,7 @@ RADII_M = (25, 50, 100)
 SIDE_M = 1400.0
 KINDS = ("panoramas", "perspective")
 # What a calibrated search weighs.
-CODES = Search(10, kappa=Fusion(0.0), apart_m=100.0, rerank=0)
+SEARCH = Search(10, kappa=Fusion(0.0), apart_m=100.0)
 
 
 def main() -> None:
@@ -64,6 +67,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--inside", type=int, default=500, help="photos of each kind and region that is asked")
     parser.add_argument("--outside", type=int, default=150, help="photos of each kind that show something else")
+    parser.add_argument("--rerank", type=int, default=0, help="cells that are looked at again")
+    parser.add_argument("--every", type=int, default=1, help="ask every so-manieth photo")
+    parser.add_argument("--levels", type=int, nargs="+", default=LEVELS)
     parser.add_argument("--real", type=Path, help="folder of real photos")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "places.json")
@@ -74,6 +80,7 @@ def main() -> None:
         "machine": f"{cpu_model()}, {os.cpu_count()} cores, {arguments.threads} threads",
         "torch": torch.__version__,
         "date": datetime.now(UTC).date().isoformat(),
+        "rerank": arguments.rerank,
         "fitted_on": [f"{style} {seed}" for style, seed in FITTED],
         "levels": {},
     }
@@ -92,15 +99,16 @@ def main() -> None:
         if arguments.real
         else []
     )
-    for level in LEVELS:
-        seen = [one for made in fitted.values() for one in sighted(made, level)]
-        calibration, notes = fitting.fit_calibration(seen, "photos", CODES)
+    search = replace(SEARCH, rerank=arguments.rerank)
+    for level in arguments.levels:
+        seen = [one for made in fitted.values() for one in sighted(made, level, search, arguments.every)]
+        calibration, notes = fitting.fit_calibration(seen, "photos", search)
         said = {**calibration.to_manifest(), **notes}
         found: dict[str, Any] = {"calibration": said}
         for style, made in asked.items():
             index = made.index(level)
             index.set_calibration(said)
-            localizer = Localizer(index, InferenceConfig(device="cpu"))
+            localizer = made.localizer(level)
             (other,) = (one for name, one in asked.items() if name != style)
             foreign = other.photos()[:: max(1, len(other.photos()) // (2 * arguments.outside))]
             outside = {
@@ -135,6 +143,11 @@ class Made:
             level=level,
         )
 
+    def localizer(self, level: int) -> Localizer:
+        """Returns what asks its index, with its imagery."""
+        imagery = tiles.open_source([str(self.region.reference)])
+        return Localizer(self.index(level), InferenceConfig(device="cpu"), imagery=imagery)
+
     def photos(self) -> list[EmbeddedPhoto]:
         """Returns its photos, embedded."""
         queries = [PhotoQuery(photo.path, fov_deg=photo.fov_deg) for photo in self.region.photos]
@@ -164,12 +177,12 @@ def embedded(path: Path, queries: Sequence[PhotoQuery], index: CellIndex) -> lis
     ]
 
 
-def sighted(made: Made, level: int) -> Iterable[fitting.Sighting]:
+def sighted(made: Made, level: int, search: Search, every: int) -> Iterable[fitting.Sighting]:
     """Yields what an index makes of photos of its own region."""
-    localizer, photos = Localizer(made.index(level), InferenceConfig(device="cpu")), made.photos()
+    localizer, photos, truth_deg = made.localizer(level), made.photos()[::every], made.truth_deg[::every]
     for start in range(0, len(photos), 64):
         part = slice(start, start + 64)
-        yield from fitting.sighted(localizer, photos[part], made.truth_deg[part], CODES)
+        yield from fitting.sighted(localizer, photos[part], truth_deg[part], search)
 
 
 def blanks(arguments: argparse.Namespace) -> list[PhotoQuery]:
@@ -202,22 +215,22 @@ def scored(
     arguments: argparse.Namespace,
 ) -> dict[str, Any]:
     """Asks an index for its own photos and for others."""
-    photos, truth_deg = made.photos(), made.truth_deg
+    photos, truth_deg = made.photos()[:: arguments.every], made.truth_deg[:: arguments.every]
     centres_deg = cells.centers_deg(localizer.index.cell_ids())
     edge_m = math.sqrt(float(cells.areas_m2(localizer.index.cell_ids()).mean()))
     answers = asked(localizer, photos)
-    middles = [found.places[0].latlon_deg for found in localizer.find(photos, Search(1))]
+    middles = [found.places[0].latlon_deg for found in localizer.find(photos, Search(1, rerank=0))]
     middle_m = distance_m(truth_deg, np.array(middles))
     nearest_m = np.array([distance_m(at, centres_deg).min() for at in truth_deg])
     panorama = np.array([photo.fov_deg == 360.0 for photo in photos])
     found: dict[str, Any] = {"cells": len(centres_deg), "edge_m": round(edge_m, 2)}
-    grown = grown_by(localizer, made, other, level)
-    asked_in: dict[str, list[Localization]] = {
-        "all": answers,
-        "10 %": asked_in_part(localizer, photos, truth_deg, 0.1),
-        "1 %": asked_in_part(localizer, photos, truth_deg, 0.01),
-        "twice the cells": asked(grown, photos),
-    }
+    asked_in: dict[str, list[Localization]] = {"all": answers}
+    if not arguments.rerank:
+        asked_in |= {
+            "10 %": asked_in_part(localizer, photos, truth_deg, 0.1),
+            "1 %": asked_in_part(localizer, photos, truth_deg, 0.01),
+            "twice the cells": asked(grown_by(localizer, made, other, level), photos),
+        }
     for kind, mine in zip(KINDS, (panorama, ~panorama), strict=True):
         error_m = errors_m(answers, truth_deg)
         right = [each[mine & (each <= 100)] for each in (middle_m, error_m)]
@@ -244,6 +257,7 @@ def scored(
         inside = evidence(localizer, [photo for photo, is_mine in zip(photos, mine, strict=True) if is_mine])
         for name, strangers in outside.items():
             of_kind = [photo for photo in strangers if (photo.fov_deg == 360.0) == (kind == "panoramas")]
+            of_kind = of_kind[:: arguments.every]
             if of_kind:
                 refused = [answer.status == "rejected" for answer in asked(localizer, of_kind)]
                 found[kind]["refused"][name] = share(np.array(refused))
@@ -301,6 +315,7 @@ def reliability(
     right = error_m <= 100
     sure = np.argsort(-p, kind="stable")[: len(p) // 2]
     gain = (right.mean() - right) ** 2 - (p - right) ** 2
+    rng = np.random.default_rng(0)
     return {
         "right": share(right),
         "mean_probability": round(float(p.mean()), 4),
@@ -308,6 +323,10 @@ def reliability(
         "brier_of_base_rate": round(float(right.mean() * (1 - right.mean())), 4),
         "brier_gained": interval(gain),
         "calibration_error": round(calibration_error(p, right), 4),
+        # What so many answers have if their probabilities are true to the last digit.
+        "calibration_error_by_chance": round(
+            float(np.mean([calibration_error(p, rng.random(len(p)) < p) for _ in range(200)])), 4
+        ),
         "radius_covers": share((error_m <= radius_m)[right]),
         "median_radius_m": round(float(np.median(radius_m[right])), 1),
         "wrong": round(float(1 - right.mean()), 4),
@@ -325,9 +344,10 @@ def evidence(localizer: Localizer, photos: Sequence[EmbeddedPhoto]) -> NDArray[n
     """Returns what photos' best places score."""
     assert localizer.calibration is not None
     calibration, found = localizer.calibration, []
+    search = replace(SEARCH, rerank=calibration.rerank)
     for start in range(0, len(photos), 64):
         part = photos[start : start + 64]
-        for sighting in fitting.sighted(localizer, part, np.zeros((len(part), 2)), CODES):
+        for sighting in fitting.sighted(localizer, part, np.zeros((len(part), 2)), search):
             first = fitting.weighed(sighting, calibration)[0]
             found.append(sighting.surface.evidence(np.array(first.latlon_deg), calibration.temperature))
     return np.array(found)
