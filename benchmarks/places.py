@@ -12,8 +12,8 @@ encoder has learnt from, and one that it has not. Photos are told their field of
 * Refusal: photos of another region of the same style, of the other region, pictures that show nothing (flat, shaded,
   blurred, noisy), and, if --real names a folder, real photos of elsewhere.
 
-The second call has a second look at the first cells of each photo, calibrated for that, and asks every other photo in the
-whole index. Embeddings are kept in --work, where the same call goes on.
+The second call has a second look at the first cells of each photo, calibrated for that, and asks every other photo in
+the whole index. Embeddings are kept in --work, where the same call goes on.
 """
 
 from __future__ import annotations
