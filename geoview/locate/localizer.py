@@ -281,9 +281,9 @@ class Localizer:
     def answer(self, photos: Sequence[EmbeddedPhoto], search: Search) -> list[Localization]:
         """Finds the places of photos that are embedded, one answer a photo.
 
-        In an index that is calibrated for such scores, places are refined, at least 100 m apart, and ranked by how
-        probable it is that the photo was taken within 100 m of them; a photo may be refused. Scores of cells that were
-        looked at again are not what an index is calibrated for.
+        In an index that is calibrated for such scores (the same fusion, and as many cells looked at again), places are
+        refined, at least 100 m apart, and ranked by how probable it is that the photo was taken within 100 m of them; a
+        photo may be refused.
 
         Raises:
             RegionError: No cell of the index lies in the region.
@@ -316,6 +316,7 @@ class Localizer:
         if not photos:
             return []
         again, n_again = self._reranker_for(search), self._n_again(search)
+        turned = [] if again is None else [self._turned(photo) for photo in photos]
         vectors = np.concatenate([photo.vectors for photo in photos])
         ends = np.cumsum([len(photo.vectors) for photo in photos]).tolist()
         # So many cells are enough for so many places, and mostly far fewer are.
@@ -332,14 +333,14 @@ class Localizer:
                 device=str(self._device),
             )
             found: list[Found] = []
-            for photo, end in zip(photos, ends, strict=True):
+            for i, (photo, end) in enumerate(zip(photos, ends, strict=True)):
                 mine = slice(end - len(photo.vectors), end)
                 score = hits.score[mine]
                 # What one heading has among its best k may be worth less than what another leaves out.
                 known = np.where(score >= score[:, -1].max(), score, -np.inf)
                 candidates = Candidates.of(Hits(hits.cell_id[mine], hits.row[mine], known), photo.headings_deg)
                 if again is not None:
-                    candidates = again.rerank(self._turned(photo), photo.headings_deg, candidates, n_again)
+                    candidates = again.rerank(turned[i], photo.headings_deg, candidates, n_again)
                 found.append(Found(candidates.places(search.top_k, search.apart_m), candidates))
             if k >= enough or all(len(mine.places) == search.top_k for mine in found):
                 return found
