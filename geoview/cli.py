@@ -394,8 +394,9 @@ def _calibrate(arguments: Namespace) -> int:
     from geoview.index.cell_index import CellIndex
 
     with CellIndex.open(arguments.index) as index:
-        print(json.dumps({"index": arguments.index, "calibration": calibrate(index, config)}))
-    return _OK
+        told = calibrate(index, config)
+    print(json.dumps({"index": arguments.index, "calibration": told}))
+    return _SOME_FAILED if told.get("unusable_photos") else _OK
 
 
 def _embedded(index: str, config: TuneConfig) -> NDArray[np.floating] | None:

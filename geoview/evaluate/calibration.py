@@ -90,7 +90,7 @@ def calibrate(index: CellIndex, config: CalibrateConfig) -> dict[str, Any]:
         config: Photos, and how the encoder is run.
 
     Returns:
-        What was committed.
+        What was committed; with `unusable_photos`, of those given, that cannot be read or tell no position.
 
     Raises:
         ConfigError: There are too few photos of known place that the index covers and finds; or it weighs ground
@@ -105,6 +105,7 @@ def calibrate(index: CellIndex, config: CalibrateConfig) -> dict[str, Any]:
         queries = [PhotoQuery(one.path, one.latlon_deg, fov_deg=one.fov_deg) for one in find_queries(config.photos)]
         seen = list(sightings(Localizer(index, config, imagery=imagery), queries, view, search))
         calibration, notes = fit_calibration(seen, "photos", search)
+        notes["unusable_photos"] = len(queries) - len(seen)
     else:
         if index.fusion.kappa:
             raise ConfigError(

@@ -160,6 +160,18 @@ def test_answers_of_a_calibrated_index_are_probable(calibrated, crops, capsys):
     assert abs(p.mean() - right.mean()) < 0.15
 
 
+def test_a_photo_that_cannot_be_used_is_named_and_the_others_are(calibrated, crops, tmp_path, capsys):
+    shutil.copytree(calibrated, tmp_path / "index")
+    (tmp_path / "broken.tif").write_bytes(b"II*\0")
+    photos = [str(crops), str(tmp_path / "broken.tif")]
+    words = ["index", "calibrate", str(tmp_path / "index"), "--view", "aerial", "--device", "cpu", "--photos", *photos]
+    assert main(words) == 1
+    captured = capsys.readouterr()
+    told = json.loads(captured.out)["calibration"]
+    assert (told["photos"], told["unusable_photos"]) == (60, 1)
+    assert "broken.tif" in captured.err
+
+
 def test_a_second_look_is_calibrated_for_itself(calibrated, crops, ortho, tmp_path, capsys):
     """Searches take it of their own, where there is imagery; scores without it are others."""
     shutil.copytree(calibrated, tmp_path / "index")
