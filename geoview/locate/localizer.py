@@ -23,7 +23,7 @@ from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.geo.sphere import distance_m
 from geoview.index.cell_index import CellIndex, Hits
-from geoview.index.dates import iso_date
+from geoview.index.dates import iso_date, spaced
 from geoview.index.fusion import Fusion
 from geoview.locate.calibration import Calibration, shown_by, turning
 from geoview.locate.posterior import Place, Posterior, cells_a_place
@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 
 # Places that are weighed against each other, of which the most probable may not be the one of the best cell.
 _WEIGHED = 10
-# Cells that stand for all those not near any place.
-_SAMPLE = 4_096
+# So many cells are scored one and all for each photo's surface; of more, those that matter, and some for all others.
+_EVERY, _OTHERS = 16_384, 4_096
 
 
 @dataclass(frozen=True)
@@ -353,7 +353,9 @@ class Localizer:
         search: Search,
         also_deg: NDArray[np.float64] | None = None,
     ) -> Iterator[Surface]:
-        """Scores the ground around the places of photos, and a sample of all other ground: one surface a photo.
+        """Scores the ground that is searched: one surface a photo.
+
+        Where that is small, all of it; else the best cells, the ground around the places, and a sample of the rest.
 
         Args:
             photos: N photos that are embedded.
@@ -368,15 +370,16 @@ class Localizer:
             return
         index, level = self.index, self.index.level
         asked: dict[str, Any] = {"kappa": search.kappa, "dates": search.dates}
-        sample, n_cells = index.some_cells(_SAMPLE, search.region)
+        every, n_cells = index.some_cells(_EVERY, search.region)
+        sample = every[spaced(len(every), _OTHERS)] if n_cells > len(every) else every
         ranges = None if search.region is None else search.region.cell_ranges(level)
         for i, (photo, mine) in enumerate(zip(photos, found, strict=True)):
             own = np.array([place.cell_id for place in mine.places], np.uint64)
             centres = [cells.centers_deg(own).reshape(-1, 2), *([] if also_deg is None else [also_deg[i : i + 1]])]
             around = np.unique(cells.cell_ids(disc_deg(np.concatenate(centres)).reshape(-1, 2), level))
-            closely = mine.candidates.looked_at
             # A position may be refined by up to a cell.
-            near = np.union1d(cells.neighbors(around), mine.candidates.cell_id[closely])
+            near = np.union1d(cells.neighbors(around), mine.candidates.cell_id)
+            near = near if n_cells > len(every) else np.union1d(near, every)
             score = index.scores_of(photo.vectors, near, **asked).max(axis=0).astype(np.float64)
             if ranges is not None:
                 score[~cells.in_ranges(near, ranges)] = -np.inf
@@ -384,6 +387,7 @@ class Localizer:
             rest = index.scores_of(photo.vectors, other, **asked).max(axis=0).astype(np.float64)
             each = (n_cells - np.isfinite(score).sum()) / max(1, len(other))
             score -= mine.candidates.loss
+            closely = mine.candidates.looked_at
             score[np.searchsorted(near, mine.candidates.cell_id[closely])] = mine.candidates.score[closely]
             yield Surface(level, near, score, rest - mine.candidates.loss, float(each))
 
