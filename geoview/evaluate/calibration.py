@@ -26,6 +26,7 @@ from geoview.geo.sphere import distance_m
 from geoview.index.build import build_index
 from geoview.index.cell_index import CellIndex
 from geoview.index.fusion import Fusion
+from geoview.index.remote import local_folder
 from geoview.locate.calibration import CONFIDENCE, Calibration, Floors, Shown, shown_by, turning
 from geoview.locate.localizer import EmbeddedPhoto, Localizer, PhotoView, Search
 from geoview.locate.posterior import Place
@@ -93,11 +94,11 @@ def calibrate(index: CellIndex, config: CalibrateConfig) -> dict[str, Any]:
         What was committed; with `unusable_photos`, of those given, that cannot be read or tell no position.
 
     Raises:
-        ConfigError: There are too few photos of known place that the index covers and finds; or it weighs ground
-            photos, or holds other than what street photos are matched with, and none are given.
+        ConfigError: The index is at an address; there are too few photos of known place that it covers and finds; or
+            none are given, and it weighs ground photos, or `view` is not `ground`.
         TilesError: Cells are to be looked at again, and the imagery cannot be opened.
     """
-    index.folder  # noqa: B018  an index at an address is refused before anything is done
+    local_folder(index.path)  # an index at an address is refused before anything is done
     imagery = tiles.open_source(config.imagery or index.manifest.imagery) if config.rerank else None
     search = replace(_SEARCH, kappa=index.fusion, rerank=config.rerank)
     if config.photos:

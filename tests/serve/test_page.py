@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import sync_playwright
 
 from geoview.geo.sphere import distance_m
 from geoview.index.cell_index import CellIndex
@@ -30,7 +31,6 @@ from geoview.locate.localizer import Localizer
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 if CHROMIUM is None:
     pytest.skip("no Chromium to open the page with", allow_module_level=True)
-playwright_api = pytest.importorskip("playwright.sync_api")
 
 DESK, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 LEVEL_16_CELL_M = 150
@@ -82,7 +82,7 @@ def service(index_folder):
 
 @pytest.fixture(scope="module")
 def browser():
-    with playwright_api.sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM)
         yield browser
         browser.close()
