@@ -331,6 +331,10 @@ METHODS: dict[str, Callable[[], Method]] = {
     "faiss-ivfpqfs-refine": lambda: faiss_method(
         f"IVF{N_LISTS},PQ{DIM // 2}x4fsr,Refine(SQfp16)", grid([2, 4, 10, 20]), refined
     ),
+    # As many lists as geoview takes for a million rows.
+    "faiss-ivf2048pqfs-refine": lambda: faiss_method(
+        f"IVF2048,PQ{DIM // 2}x4fsr,Refine(SQfp16)", grid([2, 4, 10, 20]), refined
+    ),
     "faiss-rabitqfs-refine": lambda: faiss_method(f"IVF{N_LISTS},RaBitQfs,Refine(SQfp16)", grid([4, 10, 32]), refined),
     "faiss-hnsw-sq8": lambda: faiss_method("HNSW32_SQ8", WIDTHS, set_width),
     "hnswlib": hnswlib_method,

@@ -1,20 +1,21 @@
 """What ground photos add to imagery: aerial codes alone, prototypes alone, both, and every photo kept as it is.
 
-    python benchmarks/hybrid.py --work DIR [--styles european_town arid] [--side_m 2000]
+    python benchmarks/hybrid.py --work DIR [--styles european_town] [--side_m 1200] [--block_level 18]
 
 A rendered region of each style. Its western half is photographed densely, its eastern a thirtieth as densely, half of
-the photos panoramas and half through a lens. Photos of the index are of one date, those that are asked of another, by
-other cameras in other light; imagery is of a third. Ground is parted in blocks of level 17 (about 70 m): photos that
-are asked stand in four blocks of ten; of the others one in ten (blocks of level 15) is kept back to fit kappa, the rest
-are in the index. Headings are told of photos in the index and never of those asked. What is reported is recall of the
-first place within 100 and 200 m, with the interval of a bootstrap over blocks, and the bytes of codes.
+the photos panoramas and half through a lens. Photos of the index are of one date, those that kappa is fitted on of
+another, those that are asked of a third, by other cameras in other light; imagery is of a fourth. Ground is parted in
+blocks (level 17 is about 70 m, 18 about 35 m): photos of the index stand in five of ten, photos to fit kappa in one,
+photos that are asked in four. Headings are told of photos in the index and never of those asked. What is reported is
+recall of the first place within 100 and 200 m, with the interval of a bootstrap over larger blocks, by how densely the
+ground is photographed and by how far the nearest photo of the index is, and the bytes of codes.
 
 All arms are trained on the photos of the index and the imagery, from the shipped encoder, for as many steps: one
 encoder alone, and one for each level of learnt prototypes, beside which its imagery alone is reported too. Averaged
 prototypes and the rival have the encoder that was trained alone.
 
 The rival is nearest neighbours over all photos of the index, alone (its place is the photo's) and fused late (a cell's
-score is its aerial one and a weight times that of the best photo within 100 m; the weight is fitted as kappa is).
+score is its aerial one and a weight times that of the best photo near it; weight and nearness are fitted as kappa is).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +76,12 @@ from geoview.training.fit import fit
 
 RANGE_M = 100.0
 RADII_M = (100, 200)
-BLOCK_LEVEL, ASKED_OF_TEN = 17, 4
-KEPT_BACK_LEVEL = 15
-LEVELS = (15, 17)
-NEAR_M = 100.0
+BOOTSTRAP_LEVEL = 15
+LEVELS = (15, 17, 18, 19)
+LEARNT_LEVELS = (15, 18)
+NEARS_M = (12.5, 25.0, 50.0, 100.0)
+# Steps from a photo that is asked to the nearest of the index.
+DISTANCES_M = (0, 10, 20, 40, 80, 1e9)
 # What the shipped encoder was trained with, but for turns: prototypes are of places as they lie.
 AUGMENT = AugmentConfig(
     turn=False,
@@ -95,8 +99,10 @@ AUGMENT = AugmentConfig(
     noise=0.01,
     erase_share=0.0,
 )
-# Epochs of the rendered world: photos of the index, imagery, photos that are asked.
-INDEXED, IMAGED, ASKED = 0, 1, 2
+# Epochs of the rendered world: photos of the index, imagery, photos that are asked, photos to fit kappa on.
+INDEXED, IMAGED, ASKED, FITTED = 0, 1, 2, 3
+# Of ten blocks, those whose photos are taken for each.
+BLOCKS = {"asked": range(4), "fitted": range(4, 5), "indexed": range(5, 10)}
 SPARSE = 1 / 30
 
 
@@ -104,11 +110,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--encoder", default="demo")
-    parser.add_argument("--styles", nargs="+", default=["european_town", "arid"])
+    parser.add_argument("--styles", nargs="+", default=["european_town"])
     parser.add_argument("--seed", type=int, default=301)
-    parser.add_argument("--side_m", type=float, default=2000.0)
+    parser.add_argument("--side_m", type=float, default=1200.0)
     parser.add_argument("--level", type=int, default=19)
-    parser.add_argument("--photos_a_ha", type=float, default=10.0, help="of the western half")
+    parser.add_argument("--block_level", type=int, default=18)
+    parser.add_argument("--photos_a_ha", type=float, default=40.0, help="of the western half")
     parser.add_argument("--asked", type=int, default=300, help="photos that are asked, of each kind")
     parser.add_argument("--steps", type=int, default=250, help="of training, 64 pairs each")
     parser.add_argument("--threads", type=int, default=2)
@@ -125,6 +132,7 @@ def main() -> None:
         "steps": arguments.steps,
         "level": arguments.level,
         "side_m": arguments.side_m,
+        "block_level": arguments.block_level,
         "styles": {},
     }
     for style in arguments.styles:
@@ -152,12 +160,12 @@ def measured(style: str, shipped: CrossViewEncoder, arguments: argparse.Namespac
     arms = report["arms"]
     arms["imagery"] = score(stage.asked, partial(first_places, stage.localizer, kappa=0.0))
     ways = [Speech(15, border, frustum) for border in (False, True) for frustum in (False, True)]
-    for speech in [*ways, *(Speech(level, True, False) for level in LEVELS[1:])]:
+    for speech in [*ways, *(Speech(level, True, frustum) for level in LEVELS[1:] for frustum in (False, True))]:
         switches = f"border {'on' if speech.border else 'off'}, frustum {'on' if speech.frustum else 'off'}"
         shards = prototype_shards(stage.index.path, photos, vectors, speech)
         table = PrototypeTable(speech.level, speech.border, speech.frustum, shards)
         arms |= hybrids(f"averaged, level {speech.level}, {switches}", stage, table, score)
-    for level in LEVELS:
+    for level in LEARNT_LEVELS:
         run = trained(ground, indexed, shipped, level, arguments)
         learning = Stage.of(run, ground, fitted, asked, arguments)
         learnt = LearntPrototypes.open(run)
@@ -168,13 +176,13 @@ def measured(style: str, shipped: CrossViewEncoder, arguments: argparse.Namespac
         )
         arms |= hybrids(f"learnt, level {level}", learning, table, score)
     rival = Rival(stage.index, photos, vectors)
-    weight = rival.fitted(stage.fitted)
+    near_m, weight = rival.fitted(stage.fitted)
     for how, places in {
         "all photos alone": rival.nearest,
-        "all photos, fused late": partial(rival.fused, weight=weight),
+        "all photos, fused late": partial(rival.fused, near_m=near_m, weight=weight),
     }.items():
         arms[how] = {
-            "weight": weight if "late" in how else None,
+            **({"weight": weight, "near_m": near_m} if "late" in how else {}),
             "bytes_of_photos": len(photos) * shipped.dim * 2,
             **score(stage.asked, places),
         }
@@ -314,6 +322,7 @@ class Ground:
         """Renders it, or takes what is there."""
         side_m = arguments.side_m
         folder = arguments.work / f"{style}_{arguments.seed}_{side_m:.0f}_{arguments.photos_a_ha:g}_{arguments.asked}"
+        folder = folder.with_name(f"{folder.name}_{arguments.block_level}")
         world = make_world(style, arguments.seed, size_m=(side_m, side_m))
         middle = world.grid.latlon_deg(np.array([side_m / 2, side_m / 2]))
         if not (folder / "done").exists():
@@ -321,7 +330,11 @@ class Ground:
             inside = shapely.box(RANGE_M, RANGE_M, side_m - RANGE_M, side_m - RANGE_M)
             write_features(folder / "outline.geojson", world.grid, [(inside, {})])
             n_indexed = round(arguments.photos_a_ha * side_m**2 / 1e4)
-            for name, epoch, n in (("indexed", INDEXED, n_indexed), ("asked", ASKED, 4 * arguments.asked)):
+            for name, epoch, n, most in (
+                ("indexed", INDEXED, n_indexed, None),
+                ("asked", ASKED, 8 * arguments.asked, arguments.asked),
+                ("fitted", FITTED, 16 * arguments.asked, arguments.asked // 2),
+            ):
                 state = world.state(epoch)
                 stand = Stand(state.scene(), RANGE_M, state.roads)
                 for salt, kind in enumerate(("panorama", "perspective")):
@@ -329,12 +342,11 @@ class Ground:
                     seed = 10 * arguments.seed + 2 * epoch + salt
                     shots = draw_shots(stand, folder / name, n // 2, view, seed=seed, day=state.date)
                     rng = np.random.default_rng([seed, 1])
+                    standing = np.array([shot.latlon_deg for shot in shots])
+                    kept = np.isin(tenths(standing, arguments.block_level), BLOCKS[name])
                     if name == "indexed":
-                        kept = [shot.latlon_deg[1] < middle[1] or rng.random() < SPARSE for shot in shots]
-                    else:
-                        kept = [is_asked(np.array(shot.latlon_deg)) for shot in shots]
-                    shots = [shot for shot, here in zip(shots, kept, strict=True) if here]
-                    shots = shots[: arguments.asked] if name == "asked" else shots
+                        kept &= (standing[:, 1] < middle[1]) | (rng.random(len(shots)) < SPARSE)
+                    shots = [shots[i] for i in np.flatnonzero(kept)][:most]
                     write_shots(state.scene(), shots, num_workers=arguments.threads)
                     write_table(folder / f"{name}_{kind}.csv", shots)
                 del state, stand
@@ -346,24 +358,23 @@ class Ground:
         return find_queries([self.folder / f"{name}.csv"])
 
 
-def is_asked(latlon_deg: NDArray[np.float64]) -> bool:
-    """Tells whether the block of a place is one of those whose photos are asked."""
-    block = int(cells.cell_ids(latlon_deg, BLOCK_LEVEL)) >> 10
-    return block * 0x9E3779B1 % 2**32 * 10 < ASKED_OF_TEN * 2**32
+def tenths(latlon_deg: NDArray[np.float64], level: int) -> NDArray[np.uint64]:
+    """Returns in which tenth of all blocks of a level places lie, 0 to 9: blocks are drawn by their numbers."""
+    blocks = cells.cell_ids(latlon_deg, level) >> np.uint64(61 - 2 * level)
+    return blocks * np.uint64(0x9E3779B1) % np.uint64(2**32) * np.uint64(10) >> np.uint64(32)
 
 
 def parted(ground: Ground) -> tuple[list[Photo], list[Photo], dict[str, list[PhotoQuery]]]:
     """Returns photos of the index, photos to fit kappa on, and photos that are asked, by kind, told of nothing."""
-    queries = [*ground.photos("indexed_panorama"), *ground.photos("indexed_perspective")]
-    known, left_out = known_photos(queries, needs_heading=True)
-    assert not left_out, left_out
-    rest = [photo for photo in known if not is_asked(np.array(photo.latlon_deg))]
-    blocks = cells.cell_ids([photo.latlon_deg for photo in rest], KEPT_BACK_LEVEL) >> np.uint64(12)
-    back = blocks * np.uint64(0x9E3779B1) % np.uint64(2**32) < np.uint64(2**32 // 10)
+    indexed, fitted = (
+        known_photos([*ground.photos(f"{name}_panorama"), *ground.photos(f"{name}_perspective")], needs_heading=True)
+        for name in ("indexed", "fitted")
+    )
+    assert not indexed[1] and not fitted[1], (indexed[1], fitted[1])
     asked = {kind: ground.photos(f"asked_{kind}") for kind in ("panorama", "perspective")}
     return (
-        [photo for photo, kept in zip(rest, back, strict=True) if not kept],
-        [photo for photo, kept in zip(rest, back, strict=True) if kept],
+        indexed[0],
+        fitted[0],
         {kind: [replace(query, heading_deg=None) for query in queries] for kind, queries in asked.items()},
     )
 
@@ -410,21 +421,25 @@ def scored(
     ground: Ground,
     photos: list[Photo],
 ) -> dict[str, Any]:
-    """Scores first places, by kind of photo and by how densely the ground is photographed."""
-    spoken = np.unique(Speech().spoken(photos)[1])
+    """Scores first places, by kind of photo, by how densely the ground is photographed, and by the nearest photo."""
+    tree = cKDTree(unit_vectors(np.array([photo.latlon_deg for photo in photos])))
     found: dict[str, Any] = {}
     for kind, each in embedded.items():
         truth_deg = np.array([photo.query.latlon_deg for photo in each])
         error_m = distance_m(places(each), truth_deg)
-        leaves = cells.cell_ids(truth_deg, cells.MAX_LEVEL)
-        heard = np.isin(cells.surrounding(leaves, 15)[0], spoken).any(axis=1)
-        dense = truth_deg[:, 1] < ground.middle_lon
-        blocks = cells.cell_ids(truth_deg, KEPT_BACK_LEVEL)
+        nearest_m = tree.query(unit_vectors(truth_deg))[0] * EARTH_RADIUS_M
+        heard, dense = nearest_m <= NEARS_M[-1], truth_deg[:, 1] < ground.middle_lon
+        blocks = cells.cell_ids(truth_deg, BOOTSTRAP_LEVEL)
         groups = {"all": heard | True, "dense": dense & heard, "sparse": ~dense & heard, "no photo near": ~heard}
+        groups |= {
+            f"nearest photo {low} to {high:g} m": (nearest_m >= low) & (nearest_m < high)
+            for low, high in pairwise(DISTANCES_M)
+        }
         for group, here in groups.items():
             if here.any():
                 found[f"{kind}, {group}"] = {
                     "n": int(here.sum()),
+                    "nearest_photo_m": round(float(np.median(nearest_m[here])), 1),
                     **{
                         f"recall_at_1_within_{radius_m}_m": {
                             "share": round(float((error_m[here] <= radius_m).mean()), 4),
@@ -446,37 +461,44 @@ class Rival:
         self._aerial = torch.from_numpy(np.concatenate([shard.read("aerial") for shard in shards]).astype(np.float32))
         self._centres = cells.centers_deg(index.cell_ids())
         tree = cKDTree(unit_vectors(self._standing))
-        near = tree.query_ball_point(unit_vectors(self._centres), NEAR_M / EARTH_RADIUS_M)
-        self._has = np.array([len(rows) > 0 for rows in near])
-        self._near = np.concatenate([np.array(rows, np.int64) for rows in near if rows])
-        self._starts = np.cumsum([0, *(len(rows) for rows in near if rows)])[:-1]
+        #: By nearness: which cells have a photo near, these photos, and where those of each cell begin.
+        self._near = {}
+        for near_m in NEARS_M:
+            near = tree.query_ball_point(unit_vectors(self._centres), near_m / EARTH_RADIUS_M)
+            some = [rows for rows in near if rows]
+            starts = np.cumsum([0, *map(len, some)])[:-1]
+            self._near[near_m] = np.array([len(rows) > 0 for rows in near]), np.concatenate(some), starts
 
     def nearest(self, photos: list[EmbeddedPhoto]) -> NDArray[np.float64]:
         """Returns where the most alike photo of all stands, (N, 2)."""
         best = [int((torch.from_numpy(photo.vectors) @ self._vectors.T).amax(dim=0).argmax()) for photo in photos]
         return np.asarray(self._standing[best])
 
-    def fused(self, photos: list[EmbeddedPhoto], weight: float) -> NDArray[np.float64]:
+    def fused(self, photos: list[EmbeddedPhoto], near_m: float, weight: float) -> NDArray[np.float64]:
         """Returns the cell of the best sum, (N, 2)."""
-        return np.asarray(self._centres[[int(self._sums(photo, (weight,))[0].argmax()) for photo in photos]])
+        best = [int(self._sums(photo, near_m, (weight,))[0].argmax()) for photo in photos]
+        return np.asarray(self._centres[best])
 
-    def fitted(self, photos: list[EmbeddedPhoto]) -> float:
-        """Returns the weight with which most photos are found within 100 m."""
-        found = np.zeros(len(KAPPAS))
+    def fitted(self, photos: list[EmbeddedPhoto]) -> tuple[float, float]:
+        """Returns the nearness and the weight with which most photos are found within 100 m."""
+        found = np.zeros((len(NEARS_M), len(KAPPAS)))
         for photo in photos:
             truth_deg = np.array(photo.query.latlon_deg)
-            for i, sums in enumerate(self._sums(photo, KAPPAS)):
-                found[i] += distance_m(self._centres[int(sums.argmax())], truth_deg) <= RADII_M[0]
-        return KAPPAS[int(found.argmax())]
+            for i, near_m in enumerate(NEARS_M):
+                for j, sums in enumerate(self._sums(photo, near_m, KAPPAS)):
+                    found[i, j] += distance_m(self._centres[int(sums.argmax())], truth_deg) <= RADII_M[0]
+        i, j = np.unravel_index(int(found.argmax()), found.shape)
+        return NEARS_M[int(i)], KAPPAS[int(j)]
 
-    def _sums(self, photo: EmbeddedPhoto, weights: tuple[float, ...]) -> list[NDArray[np.float32]]:
+    def _sums(self, photo: EmbeddedPhoto, near_m: float, weights: tuple[float, ...]) -> list[NDArray[np.float32]]:
         query = torch.from_numpy(photo.vectors)
         aerial = (query @ self._aerial.T).numpy()
         alike = (query @ self._vectors.T).numpy()
+        has, near, starts = self._near[near_m]
         ground = np.zeros_like(aerial)
-        ground[:, self._has] = np.maximum.reduceat(alike[:, self._near], self._starts, axis=1)
+        ground[:, has] = np.maximum.reduceat(alike[:, near], starts, axis=1)
         # Cells without a photo have what a photo of elsewhere typically has.
-        ground[:, ~self._has] = np.median(alike, axis=1, keepdims=True)
+        ground[:, ~has] = np.median(alike, axis=1, keepdims=True)
         return [(aerial + np.float32(weight) * ground).max(axis=0) for weight in weights]
 
 

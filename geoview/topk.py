@@ -14,6 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geoview import rounded_top_k
+from geoview.rounded_top_k import Rounded, pair_products
+
 __all__ = ["merged_top_k", "top_k", "top_k_of"]
 
 log = logging.getLogger(__name__)
@@ -35,8 +38,10 @@ _PRODUCTS_ELSEWHERE, _ELEMENTS_ELSEWHERE = 2**28, 2**28
 _PAIRS = 2**20
 # Products whose largest is looked at in place of all.
 _GROUP = 64
+# Fewer queries do not repay that rows are rounded for them; and of more pairs all products are sooner made than each.
+_ROUNDED_QUERIES, _ROUNDED_SHARE = 128, 1 / 16
 # Candidates that are scored at once: their vectors stay in the processor's cache.
-_CANDIDATES = 2_048
+_CANDIDATES = 4_096
 
 
 def top_k(
@@ -142,11 +147,14 @@ def _look(parts: list[_Best], chunks: Iterable[_Chunk]) -> None:
     device = parts[0].device
     # Used again for each chunk: memory that is new has to be cleared first, which takes a tenth of the time.
     single, products = torch.empty(0, device=device), torch.empty(0, device=device)
+    rough = torch.empty(0, dtype=torch.bfloat16)
     for numbers, vectors in chunks:
         if vectors.dtype != torch.float32 or vectors.device != device:
             vectors = single.resize_(vectors.shape).copy_(vectors)
+        rounded = Rounded.of(vectors) if parts[0].rounded else None
         for part in parts:
-            part.add(numbers.to(device), vectors, products)
+            if not (rounded and part.add_rounded(numbers, rounded, rough)):
+                part.add(numbers.to(device), vectors, products)
 
 
 def _look_together(parts: list[_Best], chunks: Iterator[_Chunk], n_threads: int) -> None:
@@ -191,6 +199,9 @@ class _Best:
     def __init__(self, queries: Tensor, k: int) -> None:
         self.queries, self.device = queries, queries.device
         self._k = k
+        on_unit = self.device.type == "cpu" and len(queries) >= _ROUNDED_QUERIES and rounded_top_k.is_fast()
+        #: None where they are not worth it.
+        self.rounded = Rounded.of(queries) if on_unit else None
         #: Rows of one pass, of which at first every one may be among the best.
         self._step = max(1, _PAIRS // len(queries))
         self._rows = torch.full((len(queries), k), -1, dtype=torch.int64, device=queries.device)
@@ -208,16 +219,32 @@ class _Best:
         torch.mm(self.queries, vectors.T, out=products[:, :n])
         # The worst of the best at this moment: it only rises.
         worst = self._scores[:, -1:]
-        groups = products.view(len(products), -1, _GROUP)
+        groups = products.view(-1, _GROUP)
+        largest = groups.amax(dim=1).view(len(products), -1)
         # Not below the worst: so are groups with a NaN, and whatever ties.
-        of, group = (~(groups.amax(dim=2) < worst)).nonzero(as_tuple=True)
-        values = groups[of, group]
-        i, j = ((values >= worst[of]) & values.isfinite()).nonzero(as_tuple=True)
-        if 4 * len(i) > products.numel():
-            of, at, values = _largest(products[:, :n], self._k)
-            self._keep(of, numbers[at], values)
+        near = _where(~(largest < worst))
+        if 4 * len(near) > largest.numel():
+            if not bool(largest.isfinite().all()):
+                products = products.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
+            of, at, scores = _largest(products[:, :n], worst, self._k)
         else:
-            self._keep(of[i], numbers[group[i] * _GROUP + j], values[i, j])
+            values, of = groups[near], near // largest.shape[1]
+            pair = _where(values >= worst[of])
+            scores, which = values.view(-1)[pair], pair // _GROUP
+            of, at = of[which], near[which] % largest.shape[1] * _GROUP + pair % _GROUP
+        finite = scores.isfinite()
+        self._keep(of[finite], numbers[at[finite]], scores[finite])
+
+    def add_rounded(self, numbers: Tensor, vectors: Rounded, products: Tensor) -> bool:
+        """Does what `add` does, if rounded products are enough for it; tells whether they are."""
+        if self.rounded is None:
+            return False
+        most = int(_ROUNDED_SHARE * len(self.queries) * len(numbers))
+        found = rounded_top_k.near(self.rounded, vectors, self._scores[:, -1], most, products)
+        if found is not None:
+            of, at, scores = found
+            self._keep(of, numbers[at], scores)
+        return found is not None
 
     def add_near(self, numbers: Tensor, vectors: Tensor, near: _Near) -> None:
         """Looks at the rows `numbers` (n,) with (n, D) vectors of float16, by as many at once as bring few pairs."""
@@ -260,31 +287,57 @@ class _Best:
         best = each.repeat_interleave(self._k), self._rows.flatten(), self._scores.flatten()
         of, rows, scores = (torch.cat(some) for some in zip(best, *self._pending, strict=True))
         self._pending, self._n_pending = [], 0
-        by_row = rows.argsort(stable=True)
         # One number orders by query, then by falling score: a float's bits order as an integer's do, negative ones
         # the other way round. Zero has two signs; + 0.0 leaves it one.
         bits = (scores + 0.0).view(torch.int32)
-        key = (of << 32) - (bits ^ (bits >> 31 & 0x7FFF_FFFF))
-        order = by_row[key[by_row].argsort(stable=True)]
+        order = _ordered((of << 32) - (bits ^ (bits >> 31 & 0x7FFF_FFFF)), rows)
         counts = of.bincount(minlength=n_queries)
         first = counts.cumsum(0) - counts
         order = order[first[:, None] + torch.arange(self._k, device=self.device)]
         self._rows, self._scores = rows[order], scores[order]
 
 
-def _largest(products: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the queries, the places and the finite scores of the k largest of (Q, n) products each."""
-    products = products.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
-    best, where = products.topk(min(k + 1, products.shape[1]), dim=1)
-    # topk chooses as it likes among rows that tie for the last of the k places: there, and only there, a stable sort.
-    crowded = (best[:, k - 1 : k] == best[:, k : k + 1]).any(dim=1) & ~best[:, -1].isneginf()
-    best, where = best[:, :k], where[:, :k]
-    if crowded.any():
-        best[crowded], where[crowded] = (
-            found[:, :k] for found in products[crowded].sort(dim=1, descending=True, stable=True)
+def _where(mask: Tensor) -> Tensor:
+    """Returns the places of what is true, ascending, in a mask made flat."""
+    if mask.device.type == "cpu":  # several times as fast as PyTorch
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))
+    return mask.flatten().nonzero()[:, 0]
+
+
+def _ordered(keys: Tensor, rows: Tensor) -> Tensor:
+    """Returns the order of keys, of equal ones by row."""
+    if keys.device.type != "cpu":
+        by_row = rows.argsort(stable=True)
+        return by_row[keys[by_row].argsort(stable=True)]
+    # Twice as fast as what is stable; few tie, and those are put in order on their own.
+    order = np.argsort(keys.numpy())
+    ordered = keys.numpy()[order]
+    again = ordered[1:] == ordered[:-1]
+    tied = np.flatnonzero(np.append(again, False) | np.append(False, again))
+    order[tied] = order[tied][np.lexsort((rows.numpy()[order[tied]], ordered[tied]))]
+    return torch.from_numpy(order)
+
+
+def _largest(products: Tensor, least: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns queries, places and scores of the k largest of (Q, n) products each, if not below the (Q, 1) least."""
+    n = products.shape[1]
+    if k < n:
+        last = (
+            # Several times as fast as PyTorch. Memory that `numpy` was asked for could not grow any more.
+            torch.from_numpy(np.partition(np.from_dlpack(products), n - k, axis=1)[:, n - k, None])
+            if products.device.type == "cpu"
+            else products.topk(k, dim=1).values[:, -1:]
         )
-    of, at = (~best.isneginf()).nonzero(as_tuple=True)
-    return of, where[of, at], best[of, at]
+        least = least.maximum(last)
+    chosen = products >= least
+    at = _where(chosen)
+    crowded = (at // n).bincount(minlength=len(products)) > k
+    if crowded.any():
+        # More tie for the last of the k places: there, and only there, a stable sort.
+        first = products[crowded].sort(dim=1, descending=True, stable=True).indices[:, :k]
+        chosen[crowded] = torch.zeros_like(chosen[crowded]).scatter_(1, first, True)
+        at = _where(chosen)
+    return at // n, at % n, products[at // n, at % n]
 
 
 def top_k_of(
@@ -300,22 +353,26 @@ def top_k_of(
     Args:
         queries: (Q, D), any float type; computed in float32.
         candidates: (Q, c) row numbers, none twice for one query; -1 for none.
-        vectors_of: Returns the (n, D) vectors of n row numbers, which ascend.
+        vectors_of: Returns the (n, D) vectors of n row numbers, which ascend, none twice.
         k: Rows to find for each query.
 
     Returns:
         As `top_k`.
     """
-    q, flat, n = np.ascontiguousarray(queries, np.float32), candidates.ravel(), candidates.shape[1]
-    scores = np.full(len(flat), -np.inf, np.float32)
+    q = torch.from_numpy(np.ascontiguousarray(queries, np.float32))
+    flat, n = candidates.ravel(), candidates.shape[1]
+    scores, single = np.full(len(flat), -np.inf, np.float32), torch.empty(0)
     # By row, through all queries: what lies together is read together, and what several queries want is read once.
     order = np.argsort(flat)
     order = order[np.searchsorted(flat, 0, sorter=order) :]
     for start in range(0, len(order), _CANDIDATES):
         at = order[start : start + _CANDIDATES]
-        vectors = torch.as_tensor(vectors_of(flat[at])).float().numpy()
-        with np.errstate(all="ignore"):
-            scores[at] = np.vecdot(vectors, q.take(at // n, axis=0))
+        wanted = flat[at]
+        first = np.flatnonzero(np.diff(wanted, prepend=-1))
+        each = torch.as_tensor(vectors_of(wanted[first]))
+        vectors = single.resize_(each.shape).copy_(each)
+        ends = torch.from_numpy(np.append(first, len(at)))
+        scores[at] = pair_products(ends, torch.from_numpy(at // n), vectors, q)
     scores[~np.isfinite(scores)] = -np.inf
     products = scores.reshape(candidates.shape)
     largest = np.argpartition(-products, min(k, n) - 1, axis=1)[:, :k]

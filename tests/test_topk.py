@@ -116,6 +116,15 @@ def test_half_precision_is_multiplied_in_single():
     assert (rows.item(), scores.item()) == (0, 180_000)
 
 
+def test_blocks_may_grow():
+    references = np.random.default_rng(0).integers(-9, 9, (3_000, 4)).astype(np.float32)
+    blocks = [(np.arange(a, b), references[a:b]) for a, b in ((0, 10), (10, 400), (400, 3_000))]
+    for found, expected in zip(
+        top_k(references[:5], blocks, 7), by_full_sort(references[:5], references, 7), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_without_queries_or_blocks():
     rows, scores = top_k(np.empty((0, 3), np.float32), whole(np.ones((4, 3), np.float32)), 2)
     assert (rows.shape, rows.dtype, scores.shape, scores.dtype) == ((0, 2), np.int64, (0, 2), np.float32)
@@ -232,8 +241,10 @@ def test_candidates_are_scored_as_if_they_were_all_that_there_is(monkeypatch, k,
 
     rows, scores = top_k_of(queries, candidates, vectors_of, k)
     assert max(map(len, asked)) <= at_once
-    # Ascending through all queries, as they lie on disk.
-    np.testing.assert_array_equal(np.concatenate(asked), np.sort(candidates[candidates >= 0]))
+    # Ascending through all queries, as they lie on disk, and what several want only once.
+    assert all((np.diff(numbers) > 0).all() for numbers in asked)
+    assert (np.diff(np.concatenate(asked)) >= 0).all()
+    np.testing.assert_array_equal(np.unique(np.concatenate(asked)), np.unique(candidates[candidates >= 0]))
     for mine, found, score, query in zip(candidates, rows, scores, queries, strict=True):
         there = np.sort(mine[mine >= 0])
         wanted, best = top_k(query[None], [(there, vectors[there].astype(np.float16))], k)

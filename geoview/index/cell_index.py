@@ -703,13 +703,17 @@ class CellIndex:
 
     def _gathered(self, rows: NDArray[np.int64]) -> NDArray[np.floating]:
         """Returns the aerial codes of ascending rows, (n, dim)."""
+        parts = list(self._by_shard(rows))
+        if len(parts) == 1:
+            number, _, inside = parts[0]
+            return self._aerial(number, inside)
         gathered = np.empty((len(rows), self.manifest.dim), np.float16)
 
         def gather(part: tuple[int, slice, NDArray[np.int64]]) -> None:
             number, here, inside = part
             gathered[here] = self._aerial(number, inside)
 
-        self._of_each(self._by_shard(rows), gather)
+        self._of_each(parts, gather)
         return gathered
 
     def _cell_ids(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
