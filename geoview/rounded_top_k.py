@@ -90,24 +90,21 @@ def near(
     # Positive numbers are ordered as their bits are, and negative ones lie below: integers are compared faster.
     bits = products.view(torch.int16)
     bits[:, n:] = -1
-    reach_bits = (reach.view(torch.int32) >> 16).to(torch.int16)[:, None]  # rounded down
-    groups = bits.view(-1, _GROUP)
-    largest = groups.amax(dim=1).view(len(bits), -1)
-    chosen = _where(largest >= reach_bits)
-    values, of = groups[chosen], chosen // largest.shape[1]
-    pair = _where(values >= reach_bits[of])
+    reach_bits = (reach.view(torch.int32) >> 16).to(torch.int16).numpy()[:, None]  # rounded down
+    largest = bits.view(-1, _GROUP).amax(dim=1).view(len(bits), -1).numpy()
+    chosen = np.flatnonzero(largest >= reach_bits)
+    # Memory that `numpy` was asked for could not grow any more.
+    values, of = np.from_dlpack(bits).reshape(-1, _GROUP).take(chosen, axis=0), chosen // largest.shape[1]
+    pair = np.flatnonzero(values >= reach_bits.take(of, axis=0))
     if len(pair) > most:
         return None
-    which = pair // _GROUP
-    of, at = of[which], chosen[which] % largest.shape[1] * _GROUP + pair % _GROUP
-    ends = torch.searchsorted(of, torch.arange(len(queries.exact) + 1))
+    which, within = np.divmod(pair, _GROUP)
+    of, at = of[which], chosen[which] % largest.shape[1] * _GROUP + within
+    ends = np.searchsorted(of, np.arange(len(largest) + 1))
+    of, at, ends = (torch.from_numpy(each) for each in (of, at, ends))
     scores = pair_products(ends, at, queries.exact, rows.exact)
-    kept = _where((scores >= least[of]) & scores.isfinite())
+    kept = torch.from_numpy(np.flatnonzero(((scores >= least[of]) & scores.isfinite()).numpy()))
     return of[kept], at[kept], scores[kept]
-
-
-def _where(mask: Tensor) -> Tensor:
-    return torch.from_numpy(np.flatnonzero(mask.numpy()))
 
 
 def pair_products(ends: Tensor, other: Tensor, one_vectors: Tensor, other_vectors: Tensor) -> Tensor:
@@ -124,7 +121,8 @@ def pair_products(ends: Tensor, other: Tensor, one_vectors: Tensor, other_vector
     """
     shape = len(one_vectors), len(other_vectors)
     pairs = torch.sparse_csr_tensor(ends, other, torch.zeros(len(other)), shape, check_invariants=False)
-    return torch.sparse.sampled_addmm(pairs, one_vectors, other_vectors.T, beta=0.0).values()
+    products: Tensor = torch.sparse.sampled_addmm(pairs, one_vectors, other_vectors.T, beta=0.0).values()
+    return products
 
 
 with warnings.catch_warnings():
