@@ -349,7 +349,8 @@ def evidence(localizer: Localizer, photos: Sequence[EmbeddedPhoto]) -> NDArray[n
         part = photos[start : start + 64]
         for sighting in fitting.sighted(localizer, part, np.zeros((len(part), 2)), search):
             first = fitting.weighed(sighting, calibration)[0]
-            found.append(sighting.surface.evidence(np.array(first.latlon_deg), calibration.temperature))
+            temperature = calibration.temperature_of(sighting.shown)
+            found.append(sighting.surface.evidence(np.array(first.latlon_deg), temperature))
     return np.array(found)
 
 

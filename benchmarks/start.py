@@ -28,7 +28,7 @@ CALIBRATION = {
     "temperature": 0.02,
     "sharpness": 0.06,
     "radius_m": [0.0, 1.0],
-    "floors": {},
+    "kinds": {},
     "kappa": 0.0,
     "offset": 0.0,
     "rerank": 0,

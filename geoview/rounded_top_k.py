@@ -94,14 +94,14 @@ def near(
     largest = bits.view(-1, _GROUP).amax(dim=1).view(len(bits), -1).numpy()
     chosen = np.flatnonzero(largest >= reach_bits)
     # Memory that `numpy` was asked for could not grow any more.
-    values, of = np.from_dlpack(bits).reshape(-1, _GROUP).take(chosen, axis=0), chosen // largest.shape[1]
-    pair = np.flatnonzero(values >= reach_bits.take(of, axis=0))
+    values = np.from_dlpack(bits).reshape(-1, _GROUP).take(chosen, axis=0)
+    pair = np.flatnonzero(values >= reach_bits.take(chosen // largest.shape[1], axis=0))
     if len(pair) > most:
         return None
     which, within = np.divmod(pair, _GROUP)
-    of, at = of[which], chosen[which] % largest.shape[1] * _GROUP + within
-    ends = np.searchsorted(of, np.arange(len(largest) + 1))
-    of, at, ends = (torch.from_numpy(each) for each in (of, at, ends))
+    query, group = np.divmod(chosen[which], largest.shape[1])
+    row = group * _GROUP + within
+    of, at, ends = map(torch.from_numpy, (query, row, np.searchsorted(query, np.arange(len(largest) + 1))))
     scores = pair_products(ends, at, queries.exact, rows.exact)
     kept = torch.from_numpy(np.flatnonzero(((scores >= least[of]) & scores.isfinite()).numpy()))
     return of[kept], at[kept], scores[kept]

@@ -27,7 +27,7 @@ from geoview.index.build import build_index
 from geoview.index.cell_index import CellIndex
 from geoview.index.fusion import Fusion
 from geoview.index.remote import local_folder
-from geoview.locate.calibration import CONFIDENCE, Calibration, Floors, Shown, shown_by, turning
+from geoview.locate.calibration import CONFIDENCE, Calibration, OfKind, Shown, shown_by, turning
 from geoview.locate.localizer import EmbeddedPhoto, Localizer, PhotoView, Search
 from geoview.locate.posterior import Place
 from geoview.locate.surface import WITHIN_M, Surface, disc_deg
@@ -42,8 +42,9 @@ log = logging.getLogger(__name__)
 #: Share of photos that are not refused.
 KEPT = 0.95
 
-# Photos that are found, without which nothing is fitted; and photos of a kind, without which none is ever refused.
+# Photos that are found, without which nothing is fitted; and photos of a kind, without which it is not told apart.
 _LEAST_FOUND, _LEAST_SHOWN = 30, 40
+_SHOWN: tuple[Shown, ...] = ("panorama", "perspective", "aerial")
 # Places that are weighed for each photo, and their least distance, as `Localizer.answer` has it.
 _SEARCH = Search(top_k=10, apart_m=WITHIN_M)
 _TEMPERATURES = (1e-3, 1.0)
@@ -158,7 +159,8 @@ def fit_calibration(
 ) -> tuple[Calibration, dict[str, Any]]:
     """Fits a calibration.
 
-    * The temperature is that under which it is likeliest that each photo was taken within 100 m of where it was.
+    * Temperatures, of panoramas, of photos through a lens and of those from above, are those under which it is
+      likeliest that each photo was taken within 100 m of where it was.
     * Positions are refined with the weights that bring the median of their errors lowest.
     * The radius is a line over the posterior's own quantile, fitted as a quantile is: by the pinball loss.
     * Floors refuse 5 % of the photos of each kind.
@@ -191,20 +193,16 @@ def fit_calibration(
 
 def weighed(one: Sighting, calibration: Calibration) -> list[Place]:
     """Returns the places of a sighting as they would be answered, most probable first."""
-    placed = [calibration.placed(one.surface, place) for place in one.places]
+    placed = [calibration.placed(one.surface, place, one.shown) for place in one.places]
     return sorted(placed, key=lambda place: -(place.p_within_100m or 0.0))
 
 
 def _fitted(covered: Sequence[Sighting], on: Literal["photos", "rendered"], search: Search) -> Calibration:
-    around = [one.surface.at(disc_deg(one.truth_deg)) for one in covered]
-
-    def unlikely(log_temperature: float) -> float:
-        temperature = math.exp(log_temperature)
-        told = [one.surface.log_mass_of(scores, temperature) for one, scores in zip(covered, around, strict=True)]
-        return -float(np.mean(told))
-
-    bounds = tuple(map(math.log, _TEMPERATURES))
-    temperature = math.exp(minimize_scalar(unlikely, bounds=bounds, method="bounded", options={"xatol": 0.01}).x)
+    of_kind = {
+        shown: mine for shown in _SHOWN if len(mine := [one for one in covered if one.shown == shown]) >= _LEAST_SHOWN
+    }
+    temperature = _temperature(covered)
+    temperatures = {shown: _temperature(mine) for shown, mine in of_kind.items()}
     # Positions and radii are those of places that are right.
     near = [(one, place) for one in covered for place in one.places[:1] if _apart_m(one, place.latlon_deg) <= WITHIN_M]
     if len(near) < _LEAST_FOUND:
@@ -225,7 +223,7 @@ def _fitted(covered: Sequence[Sighting], on: Literal["photos", "rendered"], sear
     }
     sharpness = min(errors_m, key=lambda each: float(np.median(errors_m[each])))
     quantiles_m = [
-        one.surface.quantile_m(at_deg, CONFIDENCE, temperature)
+        one.surface.quantile_m(at_deg, CONFIDENCE, temperatures.get(one.shown, temperature))
         for (one, _), at_deg in zip(near, refined_deg[sharpness], strict=True)
     ]
     radius_m = _quantile_line(np.array(quantiles_m), errors_m[sharpness], CONFIDENCE)
@@ -235,38 +233,42 @@ def _fitted(covered: Sequence[Sighting], on: Literal["photos", "rendered"], sear
         temperature,
         sharpness,
         radius_m,
-        floors={},
+        kinds={shown: OfKind(each, -math.inf, None) for shown, each in temperatures.items()},
         kappa=search.kappa.kappa,
         offset=search.kappa.offset,
         rerank=search.rerank or 0,
     )
-    kinds: list[Shown] = ["panorama", "perspective", "aerial"]
-    floors = {
-        kind: _floors(mine, without)
-        for kind in kinds
-        if len(mine := [one for one in covered if one.shown == kind]) >= _LEAST_SHOWN
-    }
-    return replace(without, floors=floors)
+    return replace(without, kinds={shown: _of_kind(mine, without) for shown, mine in of_kind.items()})
 
 
-def _floors(mine: Sequence[Sighting], calibration: Calibration) -> Floors:
+def _temperature(seen: Sequence[Sighting]) -> float:
+    around = [one.surface.at(disc_deg(one.truth_deg)) for one in seen]
+
+    def unlikely(log_temperature: float) -> float:
+        temperature = math.exp(log_temperature)
+        told = [one.surface.log_mass_of(scores, temperature) for one, scores in zip(seen, around, strict=True)]
+        return -float(np.mean(told))
+
+    bounds = tuple(map(math.log, _TEMPERATURES))
+    return math.exp(minimize_scalar(unlikely, bounds=bounds, method="bounded", options={"xatol": 0.01}).x)
+
+
+def _of_kind(mine: Sequence[Sighting], calibration: Calibration) -> OfKind:
+    temperature = calibration.temperature_of(mine[0].shown)
     best = [weighed(one, calibration)[0] for one in mine]
     evidence = np.array(
-        [
-            one.surface.evidence(np.array(place.latlon_deg), calibration.temperature)
-            for one, place in zip(mine, best, strict=True)
-        ]
+        [one.surface.evidence(np.array(place.latlon_deg), temperature) for one, place in zip(mine, best, strict=True)]
     )
     turned = [turning(one.photo.vectors, one.photo.headings_deg) for one in mine]
     if any(value is None for value in turned):
-        return Floors(float(np.quantile(evidence, 1 - KEPT)), None)
+        return OfKind(temperature, float(np.quantile(evidence, 1 - KEPT)), None)
     turns = np.array(turned, np.float64)
     # Each refuses as much as the other, and both together what is left.
     for share in np.linspace(1 - KEPT, 0.0, 51):
         least, turn = float(np.quantile(evidence, share)), float(np.quantile(turns, share))
         if ((evidence >= least) & (turns >= turn)).mean() >= KEPT:
             break
-    return Floors(least, turn)
+    return OfKind(temperature, least, turn)
 
 
 def _quantile_line(x: NDArray[np.float64], y: NDArray[np.float64], share: float) -> tuple[float, float]:

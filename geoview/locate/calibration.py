@@ -15,14 +15,14 @@ from geoview.index.fusion import Fusion
 from geoview.locate.posterior import Place, Posterior
 from geoview.locate.surface import Surface
 
-__all__ = ["CONFIDENCE", "Calibration", "Floors", "Shown", "shown_by", "turning"]
+__all__ = ["CONFIDENCE", "Calibration", "OfKind", "Shown", "shown_by", "turning"]
 
 #: Probability that a photo was taken within `radius_m` of the right place.
 CONFIDENCE = 0.9
 # Cells of less are left out of a posterior.
 _TRACE = 1e-6
 
-#: What a photo shows, by how wide it looks; each has its own floors.
+#: What a photo shows, by how wide it looks: how much that says of where it was taken differs.
 Shown = Literal["panorama", "perspective", "aerial"]
 
 
@@ -46,16 +46,19 @@ def turning(vectors: NDArray[np.float32], headings_deg: NDArray[np.float64]) -> 
 
 
 @dataclass(frozen=True)
-class Floors:
-    """Below which a photo is "not here"; both together refuse 5 % of the photos that they were fitted on.
+class OfKind:
+    """What was fitted on photos that show the same.
 
     Attributes:
-        evidence: Of `Surface.evidence` at the best place.
-        turning: Of `turning`; None where headings are not tried.
+        temperature: That turns scores into probabilities: the one under which where the photos were taken is likeliest.
+        least_evidence: Of `Surface.evidence` at the best place; below, a photo is "not here".
+        least_turning: Of `turning`, likewise; None where headings are not tried. Both together refuse 5 % of the photos
+            that they were fitted on.
     """
 
-    evidence: float
-    turning: float | None
+    temperature: float
+    least_evidence: float
+    least_turning: float | None
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,11 @@ class Calibration:
 
     Attributes:
         on: Whether these were real photos, or rendered ones.
-        temperature: That turns scores into probabilities: the one under which where the photos were taken is likeliest.
+        temperature: As `OfKind` has it, of all photos together: for kinds of which too few were seen.
         sharpness: Temperature of the mean that refines a position; None leaves it as it was found.
         radius_m: Of the two numbers, the first is what `radius_m` of a place is at least, the second what the
             posterior's own quantile counts.
-        floors: By what photos show; others are never refused.
+        kinds: By what photos show; others are never refused.
         kappa: Weight of ground photos in the scores.
         offset: Of cells without a prototype in the scores.
         rerank: So many cells were looked at again.
@@ -78,7 +81,7 @@ class Calibration:
     temperature: float
     sharpness: float | None
     radius_m: tuple[float, float]
-    floors: Mapping[Shown, Floors]
+    kinds: Mapping[Shown, OfKind]
     kappa: float
     offset: float
     rerank: int
@@ -94,9 +97,9 @@ class Calibration:
         if said is None:
             return None
         try:
-            floors = {shown: Floors(**each) for shown, each in said["floors"].items()}
+            kinds = {shown: OfKind(**each) for shown, each in said["kinds"].items()}
             values = {name: said[name] for name in ("on", "temperature", "sharpness", "kappa", "offset", "rerank")}
-            return cls(radius_m=tuple(said["radius_m"]), floors=floors, **values)
+            return cls(radius_m=tuple(said["radius_m"]), kinds=kinds, **values)
         except (KeyError, TypeError) as error:
             raise ConfigError(
                 f"{index.path}: its calibration is of another geoview ({error}); run `geoview index calibrate` again"
@@ -110,8 +113,13 @@ class Calibration:
         """Tells whether scores of this fusion, and of so many cells looked at again, are those that were calibrated."""
         return (self.kappa, self.offset, self.rerank) == (fusion.kappa, fusion.offset, rerank)
 
-    def placed(self, surface: Surface, place: Place) -> Place:
-        """Returns a place with its position refined, and with its radius and probability."""
+    def temperature_of(self, shown: Shown) -> float:
+        """Returns the temperature of photos that show this."""
+        return self.kinds[shown].temperature if shown in self.kinds else self.temperature
+
+    def placed(self, surface: Surface, place: Place, shown: Shown) -> Place:
+        """Returns a place of a photo that shows this with its position refined, and with its radius and probability."""
+        temperature = self.temperature_of(shown)
         refined_deg = np.array(place.latlon_deg)
         if self.sharpness is not None:
             refined_deg = surface.refined_deg(place.cell_id, self.sharpness)
@@ -119,8 +127,8 @@ class Calibration:
         return replace(
             place,
             latlon_deg=(float(refined_deg[0]), float(refined_deg[1])),
-            radius_m=least_m + counts * surface.quantile_m(refined_deg, CONFIDENCE, self.temperature),
-            p_within_100m=float(np.exp(surface.log_mass(refined_deg, self.temperature))),
+            radius_m=least_m + counts * surface.quantile_m(refined_deg, CONFIDENCE, temperature),
+            p_within_100m=float(np.exp(surface.log_mass(refined_deg, temperature))),
         )
 
     def refuses(self, surface: Surface, places: Sequence[Place], turned: float | None, shown: Shown) -> bool:
@@ -132,15 +140,15 @@ class Calibration:
             turned: Its `turning`.
             shown: What it shows.
         """
-        floors = self.floors.get(shown)
-        if floors is None or not places:
+        kind = self.kinds.get(shown)
+        if kind is None or not places:
             return False
-        if floors.turning is not None and turned is not None and turned < floors.turning:
+        if kind.least_turning is not None and turned is not None and turned < kind.least_turning:
             return True
-        return surface.evidence(np.array(places[0].latlon_deg), self.temperature) < floors.evidence
+        return surface.evidence(np.array(places[0].latlon_deg), kind.temperature) < kind.least_evidence
 
-    def posterior(self, surface: Surface) -> Posterior:
-        """Returns where the photo may have been taken."""
-        probability = surface.probability(self.temperature)
+    def posterior(self, surface: Surface, shown: Shown) -> Posterior:
+        """Returns where a photo that shows this may have been taken."""
+        probability = surface.probability(self.temperature_of(shown))
         kept = probability > _TRACE
         return Posterior(surface.cell_id[kept], probability[kept])

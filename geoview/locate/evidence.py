@@ -21,6 +21,7 @@ from geoview.embed import resolve_device
 from geoview.geo import cells
 from geoview.index.cell_index import CellIndex
 from geoview.index.dates import iso_date
+from geoview.locate.calibration import shown_by
 from geoview.locate.localizer import EmbeddedPhoto, Localization, Localizer, PhotoView, Search
 from geoview.locate.posterior import Place, distinct_places
 
@@ -93,7 +94,7 @@ def evidence_of(localizer: Localizer, photos: Sequence[EmbeddedPhoto], search: S
 
     is_other = ~np.isin(cell_id, closely)
     stands_for = np.where(is_other, (n_cells - (~is_other).sum()) / max(1, is_other.sum()), 1.0)
-    logit = score / np.float64(_temperature(localizer, search))
+    logit = score / _temperatures(localizer, photos, search)[:, None]
     log_ratio = logit - logsumexp(logit, axis=1, b=stands_for, keepdims=True) + np.log(n_cells)
     log_ratio = np.logaddexp(np.log1p(-STRAY) + log_ratio, np.log(STRAY))
     return Evidence(cell_id, stands_for, score, heading_deg, row, log_ratio)
@@ -136,16 +137,16 @@ def answers_of(photos: Sequence[EmbeddedPhoto], found: Iterable[tuple[list[Place
     return answers
 
 
-def _temperature(localizer: Localizer, search: Search) -> float:
-    """Returns what scores are divided by to be logarithms of probabilities.
+def _temperatures(localizer: Localizer, photos: Sequence[EmbeddedPhoto], search: Search) -> NDArray[np.float64]:
+    """Returns what each photo's scores are divided by to be logarithms of probabilities, (P,).
 
-    The one that the index is calibrated to, or else the one that the encoder has learnt with. The shipped encoder's,
-    0.024, makes the true cells of rendered photos about as likely as any does (`nats` in benchmarks/walks.py).
+    What the index is calibrated to, or else what the encoder has learnt with. The shipped encoder's, 0.024, makes the
+    true cells of rendered photos about as likely as any does (`nats` in benchmarks/walks.py).
     """
     calibration = localizer.calibration
     if calibration is not None and calibration.is_of(localizer.index.fusion_at(search.kappa), rerank=0):
-        return calibration.temperature
-    return math.exp(-localizer.encoder.notes.get("logit_scale", _LOGIT_SCALE))
+        return np.array([calibration.temperature_of(shown_by(photo.fov_deg)) for photo in photos])
+    return np.full(len(photos), math.exp(-localizer.encoder.notes.get("logit_scale", _LOGIT_SCALE)))
 
 
 def _found(

@@ -512,17 +512,18 @@ class Localizer:
 def _calibrated(
     photo: EmbeddedPhoto, places: Sequence[Place], surface: Surface, calibration: Calibration, top_k: int
 ) -> Localization:
-    placed = [calibration.placed(surface, place) for place in places]
+    shown = shown_by(photo.fov_deg)
+    placed = [calibration.placed(surface, place, shown) for place in places]
     placed.sort(key=lambda place: -(place.p_within_100m or 0.0))
     turned = turning(photo.vectors, photo.headings_deg)
-    refused = calibration.refuses(surface, placed, turned, shown_by(photo.fov_deg))
+    refused = calibration.refuses(surface, placed, turned, shown)
     return Localization(
         photo.query.path,
         "rejected" if refused else "ok",
         placed[:top_k],
         photo.latlon_deg,
         calibration=calibration.on,
-        posterior=calibration.posterior(surface),
+        posterior=calibration.posterior(surface, shown),
     )
 
 

@@ -32,7 +32,7 @@ LEVEL, CENTRE = 18, (48.1, 11.6)
 CODES = Search(kappa=Fusion(0.0), rerank=0)
 
 
-def drawn(n, temperature, seed=0, noise=0.08):
+def drawn(n, temperature, seed=0, noise=0.08, fov_deg=360.0):
     """Photos whose places are drawn from what their scores say at a temperature."""
     rng = np.random.default_rng(seed)
     ids = Region.disc(CENTRE, 500.0).cells(LEVEL)
@@ -50,7 +50,7 @@ def drawn(n, temperature, seed=0, noise=0.08):
         places = distinct_places(ids[best], score[best].astype(np.float32), 10, apart_m=100.0)
         vectors = rng.normal(size=(16, 8)).astype(np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        photo = EmbeddedPhoto(PhotoQuery(f"{i}.jpg"), vectors, np.arange(16) * 22.5, tuple(truth), fov_deg=360.0)
+        photo = EmbeddedPhoto(PhotoQuery(f"{i}.jpg"), vectors, np.arange(16) * 22.5, tuple(truth), fov_deg=fov_deg)
         seen.append(Sighting(photo, places, Surface(LEVEL, ids, score, np.empty(0), 0.0), truth))
     return seen
 
@@ -71,10 +71,24 @@ def test_the_temperature_that_places_were_drawn_at_is_found(temperature):
     assert 0.8 < (error_m <= radius_m)[error_m <= 100].mean() < 0.98
 
 
+def test_each_kind_of_photo_has_a_temperature_of_its_own():
+    seen = [*drawn(100, 0.015), *drawn(100, 0.05, seed=1, fov_deg=80.0), *drawn(20, 0.03, seed=2, fov_deg=None)]
+    calibration, _ = fit_calibration(seen, "photos", CODES)
+    assert set(calibration.kinds) == {"panorama", "perspective"}, "of photos from above too few were seen"
+    assert calibration.temperature_of("panorama") == pytest.approx(0.015, rel=0.2)
+    assert calibration.temperature_of("perspective") == pytest.approx(0.05, rel=0.2)
+    assert calibration.temperature_of("aerial") == calibration.temperature
+    one = seen[0]
+    sure, unsure = (calibration.placed(one.surface, one.places[0], shown) for shown in ("panorama", "perspective"))
+    assert sure.p_within_100m > unsure.p_within_100m
+    narrow, wide = (calibration.posterior(one.surface, shown) for shown in ("panorama", "perspective"))
+    assert narrow.probability.max() > wide.probability.max()
+
+
 def test_floors_keep_most_of_what_is_there():
     seen = drawn(120, 0.02)
     calibration, _ = fit_calibration(seen, "photos", CODES)
-    assert set(calibration.floors) == {"panorama"}
+    assert set(calibration.kinds) == {"panorama"}
     refused = [
         calibration.refuses(
             one.surface, weighed(one, calibration), turning(one.photo.vectors, one.photo.headings_deg), one.shown
@@ -87,7 +101,7 @@ def test_floors_keep_most_of_what_is_there():
     blank = turning(alike, one.photo.headings_deg)
     assert blank == pytest.approx(0, abs=1e-6)
     assert calibration.refuses(one.surface, weighed(one, calibration), blank, "panorama")
-    assert not calibration.refuses(one.surface, weighed(one, calibration), blank, "perspective"), "has no floors"
+    assert not calibration.refuses(one.surface, weighed(one, calibration), blank, "perspective"), "none were seen"
     assert turning(alike[:3], np.array([90.0, 90.0, 90.0])) is None, "its heading was told"
     low = Surface(LEVEL, one.surface.cell_id, one.surface.score - 0.5, np.empty(0), 0.0)
     assert calibration.refuses(low, weighed(one, calibration), None, "panorama")
@@ -231,7 +245,7 @@ def test_what_is_calibrated_holds_for_its_own_scores_only(calibrated):
         assert calibration.is_of(Fusion(0.0, 0.0), rerank=0)
         assert not calibration.is_of(Fusion(0.5, 0.0), rerank=0)
         assert not calibration.is_of(Fusion(0.0, 0.0), rerank=10)
-        assert {**calibration.to_manifest(), "floors": None}.items() >= {"on": "photos", "kappa": 0.0}.items()
+        assert {**calibration.to_manifest(), "kinds": None}.items() >= {"on": "photos", "kappa": 0.0}.items()
         told = index.manifest.calibration
     assert told["photos"] == 60
     assert told["reliability"]["brier"] < 0.25
@@ -250,5 +264,5 @@ def test_without_photos_a_region_is_made_up_and_said_so(tmp_path, monkeypatch, k
         told = calibrate(index, CalibrateConfig(device="cpu", num_workers=1))
         assert index.manifest.calibration["on"] == "rendered"
     assert told["photos"] == 16
-    assert set(told["floors"]) == {"panorama", "perspective"}
+    assert set(told["kinds"]) == {"panorama", "perspective"}
     assert 0.005 < told["temperature"] < 0.2
