@@ -28,7 +28,7 @@ __all__ = ["Rounded", "is_fast", "near", "pair_products"]
 
 # Products whose largest is looked at in place of all.
 _GROUP = 64
-# Below, elements may be too small for the matrix unit, which takes them for zero.
+# Below, elements are too small for the matrix unit, which takes them for zero.
 _LEAST = 1e-20
 _UNIT = 2.0**-8
 
@@ -65,46 +65,70 @@ class Rounded:
 
 
 def near(
-    queries: Rounded, rows: Rounded, least: Tensor, most: int, products: Tensor
+    queries: Rounded, rows: Rounded, least: Tensor, k: int, most: int, products: Tensor
 ) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Finds the pairs of a query and a row whose score reaches the query's threshold.
+    """Finds the pairs of a query and a row that may be among the query's best.
 
     Args:
         queries: Q of them.
         rows: n of them.
-        least: (Q,) float32 scores to reach.
+        least: (Q,) float32 scores to reach, -inf where any does.
+        k: What does not reach as much as k others of these rows is not among the best.
         most: Pairs that may be looked at closely.
         products: Memory of bfloat16 to write to.
 
     Returns:
-        (P,) int64 queries, int64 rows and float32 scores, by query: all pairs that reach the threshold with a score
-        that is finite. None if more than `most` came near it, or some threshold is so low, or some vector so long or
-        not finite, that rounded products cannot tell.
+        (P,) int64 queries, int64 rows and float32 scores, by query: all pairs with a score that is finite, reaches the
+        threshold and is one of the k largest, and some that are not. None if there are more than `most`, or vectors are
+        so long, so short or so few that rounded products cannot tell.
     """
     n, dim = rows.exact.shape
-    reach = least - (2 * _UNIT + _UNIT**2 + dim * 2.0**-22) * queries.norms * rows.norms.max()
-    if not bool((reach > _LEAST).all()):
+    longest = rows.norms.max()
+    slack = (2 * _UNIT + _UNIT**2 + dim * 2.0**-22) * queries.norms * longest
+    if n < k or not bool(((slack > _LEAST) & (queries.norms > _LEAST) & (longest > _LEAST) & slack.isfinite()).all()):
         return None
     products.resize_(len(queries.near), -(-n // _GROUP) * _GROUP)
     torch.mm(queries.near, rows.near.T, out=products[:, :n])
-    # Positive numbers are ordered as their bits are, and negative ones lie below: integers are compared faster.
-    bits = products.view(torch.int16)
-    bits[:, n:] = -1
-    reach_bits = (reach.view(torch.int32) >> 16).to(torch.int16).numpy()[:, None]  # rounded down
+    # Integers are compared faster.
+    bits, reach = products.view(torch.int16), least - slack
+    if not bool((reach > 0).all()):
+        bits = _ordered(bits)
+    bits[:, n:] = torch.iinfo(torch.int16).min
+    pairs = _pairs(bits, reach, most)
+    if pairs is None and 2 * k * len(bits) <= most:
+        # Too many, or nothing is known yet: the k largest of these rows are at least what they seem to be, but for the
+        # rounding of the product itself and for the slack. Memory that `numpy` was asked for could not grow any more.
+        last = torch.from_numpy(np.partition(np.from_dlpack(bits[:, :n]), n - k, axis=1)[:, n - k])
+        seeming = (_ordered(last).to(torch.int32) << 16).view(torch.float32)
+        reach = reach.maximum(seeming - _UNIT * seeming.abs() - 2 * slack)
+        pairs = _pairs(bits, reach, most)
+    if pairs is None:
+        return None
+    of, at = pairs
+    ends = torch.searchsorted(of, torch.arange(len(bits) + 1))
+    scores = pair_products(ends, at, queries.exact, rows.exact)
+    kept = torch.from_numpy(np.flatnonzero(((scores >= least[of]) & scores.isfinite()).numpy()))
+    return of[kept], at[kept], scores[kept]
+
+
+def _ordered(bits: Tensor) -> Tensor:
+    """Turns bits of bfloat16 into integers in the same order, and back: only those of negative numbers change."""
+    return bits ^ (bits >> 15 & 0x7FFF)
+
+
+def _pairs(bits: Tensor, reach: Tensor, most: int) -> tuple[Tensor, Tensor] | None:
+    """Returns queries and rows whose products, given as ordered bits, reach as much; None if they are too many."""
+    # Cut off, and one less for negative numbers, whose bits cut off are more.
+    reach_bits = (_ordered((reach.view(torch.int32) >> 16).to(torch.int16)) - 1).numpy()[:, None]
     largest = bits.view(-1, _GROUP).amax(dim=1).view(len(bits), -1).numpy()
     chosen = np.flatnonzero(largest >= reach_bits)
-    # Memory that `numpy` was asked for could not grow any more.
     values = np.from_dlpack(bits).reshape(-1, _GROUP).take(chosen, axis=0)
     pair = np.flatnonzero(values >= reach_bits.take(chosen // largest.shape[1], axis=0))
     if len(pair) > most:
         return None
     which, within = np.divmod(pair, _GROUP)
     query, group = np.divmod(chosen[which], largest.shape[1])
-    row = group * _GROUP + within
-    of, at, ends = map(torch.from_numpy, (query, row, np.searchsorted(query, np.arange(len(largest) + 1))))
-    scores = pair_products(ends, at, queries.exact, rows.exact)
-    kept = torch.from_numpy(np.flatnonzero(((scores >= least[of]) & scores.isfinite()).numpy()))
-    return of[kept], at[kept], scores[kept]
+    return torch.from_numpy(query), torch.from_numpy(group * _GROUP + within)
 
 
 def pair_products(ends: Tensor, other: Tensor, one_vectors: Tensor, other_vectors: Tensor) -> Tensor:

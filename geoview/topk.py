@@ -240,7 +240,7 @@ class _Best:
         if self.rounded is None:
             return False
         most = int(_ROUNDED_SHARE * len(self.queries) * len(numbers))
-        found = rounded_top_k.near(self.rounded, vectors, self._scores[:, -1], most, products)
+        found = rounded_top_k.near(self.rounded, vectors, self._scores[:, -1], self._k, most, products)
         if found is not None:
             of, at, scores = found
             self._keep(of, numbers[at], scores)

@@ -44,38 +44,63 @@ def test_nothing_that_reaches_the_threshold_is_lost(case):
     queries, rows, rank = case
     exact = (queries.double() @ rows.double().T).float()
     least = exact.sort(dim=1, descending=True).values[:, rank]
-    found = near(Rounded.of(queries), Rounded.of(rows), least, exact.numel(), memory())
-    if found is None:  # too low to tell
-        slack = 2.0**-6 * torch.linalg.vector_norm(queries, dim=1) * torch.linalg.vector_norm(rows, dim=1).max()
-        assert (least <= slack + 1e-19).any()
-        return
+    found = near(Rounded.of(queries), Rounded.of(rows), least, len(rows), exact.numel(), memory())
+    assert found is not None
     pairs = set(zip(found[0].tolist(), found[1].tolist(), strict=True))
     # Those within the rounding of float32 may be on either side of it.
     rounding = 1e-5 * torch.linalg.vector_norm(queries, dim=1)[:, None] * torch.linalg.vector_norm(rows, dim=1)
     surely = (exact > least[:, None] + rounding).nonzero().tolist()
     maybe = (exact >= least[:, None] - rounding).nonzero().tolist()
     assert set(map(tuple, surely)) <= pairs <= set(map(tuple, maybe))
-    scores = exact[found[0], found[1]]
-    torch.testing.assert_close(found[2], scores, rtol=0, atol=float(rounding.max()))
+    torch.testing.assert_close(found[2], exact[found[0], found[1]], rtol=0, atol=float(rounding.max()))
 
 
-@pytest.mark.parametrize("least", [-torch.inf, -1.0, 0.0, 0.005, torch.nan])
-def test_a_threshold_that_rounding_cannot_tell_from_nothing_is_not_searched(least):
-    vectors = Rounded.of(torch.eye(4))
-    assert near(vectors, vectors, torch.tensor([0.9, 0.9, least, 0.9]), 99, memory()) is None
+@given(worst_cases(), st.booleans())
+@settings(deadline=None, max_examples=200)
+def test_the_largest_of_the_rows_are_among_those_that_are_found(case, is_crowded):
+    queries, rows, rank = case
+    rows = rows.repeat(40, 1) if is_crowded else rows
+    exact = (queries.double() @ rows.double().T).float()
+    rounding = 1e-5 * torch.linalg.vector_norm(queries, dim=1)[:, None] * torch.linalg.vector_norm(rows, dim=1)
+    # One pair fewer than there are: the k largest have to be told apart.
+    found = near(
+        Rounded.of(queries),
+        Rounded.of(rows),
+        torch.full((len(queries),), -torch.inf),
+        rank + 1,
+        exact.numel() - 1,
+        memory(),
+    )
+    if found is not None:
+        pairs = set(zip(found[0].tolist(), found[1].tolist(), strict=True))
+        last = exact.sort(dim=1, descending=True).values[:, rank, None]
+        assert set(map(tuple, (exact > last + rounding).nonzero().tolist())) <= pairs
+        assert (found[0].bincount(minlength=len(queries)) >= rank + 1).all()
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, 3e38])
 def test_rows_of_no_finite_length_are_not_searched(value):
     rows = torch.eye(4)
     rows[2] = value
-    assert near(Rounded.of(torch.eye(4)), Rounded.of(rows), torch.full((4,), 0.9), 99, memory()) is None
+    assert near(Rounded.of(torch.eye(4)), Rounded.of(rows), torch.full((4,), 0.9), 1, 99, memory()) is None
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 0.0, 1e-30])
+def test_queries_that_the_matrix_unit_cannot_tell_from_nothing_are_not_searched(value):
+    queries = torch.eye(4)
+    queries[2] *= value
+    assert near(Rounded.of(queries), Rounded.of(torch.eye(4)), torch.full((4,), 0.9), 1, 99, memory()) is None
+
+
+def test_fewer_rows_than_are_wanted_are_not_searched():
+    vectors = Rounded.of(torch.eye(4))
+    assert near(vectors, vectors, torch.full((4,), -torch.inf), 5, 99, memory()) is None
 
 
 def test_more_pairs_than_may_be_looked_at_are_told():
     queries, rows, least = Rounded.of(torch.eye(3)), Rounded.of(torch.eye(3).repeat(5, 1)), torch.full((3,), 0.5)
-    assert near(queries, rows, least, 14, memory()) is None
-    found = near(queries, rows, least, 15, memory())
+    assert near(queries, rows, least, 1, 14, memory()) is None
+    found = near(queries, rows, least, 1, 15, memory())
     assert found is not None
     torch.testing.assert_close(found[0], torch.arange(3).repeat_interleave(5))
     torch.testing.assert_close(found[2], torch.ones(15))

@@ -169,7 +169,7 @@ def safe_headers(basemap: str | None) -> dict[str, str]:
         "style-src": "'self'",
         "img-src": f"'self' blob: data:{elsewhere}",
         "connect-src": f"'self'{elsewhere}",
-        "worker-src": "'self' blob:",
+        "worker-src": "'self'",
         "form-action": "'self'",
         "base-uri": "'none'",
         "frame-ancestors": "'none'",
