@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Rounded", "is_fast", "near", "pair_products"]
+__all__ = ["Rounded", "has_matrix_unit", "near", "pair_products"]
 
 # Products whose largest is looked at in place of all.
 _GROUP = 64
@@ -34,7 +34,7 @@ _UNIT = 2.0**-8
 
 
 @functools.cache
-def is_fast() -> bool:
+def has_matrix_unit() -> bool:
     """Tells whether this processor has a matrix unit for bfloat16 that this PyTorch uses.
 
     Without one, rounded products take longer than exact ones: 1.6 times as long where there are vector instructions for

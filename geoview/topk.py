@@ -199,7 +199,7 @@ class _Best:
     def __init__(self, queries: Tensor, k: int) -> None:
         self.queries, self.device = queries, queries.device
         self._k = k
-        on_unit = self.device.type == "cpu" and len(queries) >= _ROUNDED_QUERIES and rounded_top_k.is_fast()
+        on_unit = self.device.type == "cpu" and len(queries) >= _ROUNDED_QUERIES and rounded_top_k.has_matrix_unit()
         #: None where they are not worth it.
         self.rounded = Rounded.of(queries) if on_unit else None
         #: Rows of one pass, of which at first every one may be among the best.

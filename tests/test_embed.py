@@ -181,10 +181,13 @@ def test_a_device_that_is_not_there_is_an_error_of_one_line(name):
 
 def test_resolve_precision(monkeypatch):
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert [resolve_precision(p, cpu) for p in ("auto", "fp32", "bf16", "fp16")] == [
-        torch.float32, torch.float32, torch.bfloat16, torch.float16
+    assert [resolve_precision(p, cpu) for p in ("fp32", "bf16", "fp16")] == [
+        torch.float32, torch.bfloat16, torch.float16
     ]  # fmt: skip
     for supported, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr("geoview.embed.has_matrix_unit", lambda s=supported: s)
+        assert resolve_precision("auto", cpu) == expected
+        assert resolve_precision("fp32", cpu) == torch.float32
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda s=supported: s)
         assert resolve_precision("auto", gpu) == expected
         assert resolve_precision("fp16", gpu) == torch.float16

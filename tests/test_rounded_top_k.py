@@ -13,7 +13,7 @@ from geoview.topk import top_k
 
 @pytest.fixture
 def on_any_processor(monkeypatch):
-    monkeypatch.setattr(rounded_top_k, "is_fast", lambda: True)
+    monkeypatch.setattr(rounded_top_k, "has_matrix_unit", lambda: True)
     monkeypatch.setattr(topk, "_ROUNDED_QUERIES", 1)
 
 
@@ -159,4 +159,4 @@ def test_rows_that_are_not_finite_are_never_returned(on_any_processor):
 
 def test_a_processor_that_is_not_known_has_no_matrix_unit(monkeypatch):
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert not rounded_top_k.is_fast.__wrapped__()
+    assert not rounded_top_k.has_matrix_unit.__wrapped__()

@@ -39,7 +39,7 @@ class InferenceConfig:
     Attributes:
         batch_size: Pictures a batch.
         device: `auto` takes a GPU where there is one; else a torch device such as `cpu` or `cuda:1`.
-        precision: `auto` is bfloat16 on a GPU that has it and float32 elsewhere.
+        precision: `auto` is bfloat16 where the device multiplies it faster, float32 elsewhere.
         num_workers: Threads that decode pictures and cut chips ahead of the encoder.
     """
 

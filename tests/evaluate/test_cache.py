@@ -16,7 +16,7 @@ from geoview.evaluate import cache
 from geoview.evaluate.cache import embeddings, file_stamp
 
 N = 23
-CONFIG = InferenceConfig(batch_size=3, device="cpu")
+CONFIG = InferenceConfig(batch_size=3, device="cpu", precision="fp32")
 
 
 @pytest.fixture(autouse=True)

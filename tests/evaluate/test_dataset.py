@@ -127,7 +127,7 @@ def test_a_second_scoring_embeds_nothing_and_says_the_same(written, stand_ins, s
     more = stand_ins["colours"]()
     evaluate_dataset(more, table, replace(config, fov_deg=[70.0, 360.0]))
     assert more.shown == 12, "only the new field of view"
-    for other in ({"turned": True}, {"precision": "bf16"}):
+    for other in ({"turned": True}, {"precision": "fp16"}):
         with pytest.raises(AssertionError, match="anew"):
             evaluate_dataset(stand_ins["untouchable"](), table, replace(config, **other))
 
