@@ -38,6 +38,8 @@ _PRODUCTS_ELSEWHERE, _ELEMENTS_ELSEWHERE = 2**28, 2**28
 _PAIRS = 2**20
 # Products whose largest is looked at in place of all.
 _GROUP = 64
+# Products of rounded vectors at once: threads that look at fewer wait for one another's turn in Python.
+_ROUNDED_PRODUCTS = 2**22
 # Fewer queries do not repay that rows are rounded for them; and of more pairs all products are sooner made than each.
 _ROUNDED_QUERIES, _ROUNDED_SHARE = 128, 1 / 16
 # Candidates that are scored at once: their vectors stay in the processor's cache.
@@ -86,7 +88,8 @@ def top_k(
 def _look_here(parts: list[_Best], blocks: Iterable[_Block], shape: torch.Size) -> None:
     """Looks at all rows on the CPU, for (Q, D) queries."""
     n_queries, dim = shape[0], max(1, shape[1])
-    n_rows = max(1, min(_PRODUCTS // min(n_queries, _QUERIES), _ELEMENTS // dim))
+    n_products, n_elements = (_PRODUCTS, _ELEMENTS) if parts[0].rounded is None else (_ROUNDED_PRODUCTS,) * 2
+    n_rows = max(1, min(n_products // min(n_queries, _QUERIES), n_elements // dim))
     chunks = _chunks(blocks, shape[1], n_rows)
     n_threads = torch.get_num_threads()
     if n_threads == 1:
