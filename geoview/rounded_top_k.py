@@ -94,7 +94,7 @@ def near(
     if not bool((reach > 0).all()):
         bits = _ordered(bits)
     bits[:, n:] = torch.iinfo(torch.int16).min
-    pairs = _pairs(bits, reach, most)
+    pairs = None if bool(reach.isneginf().any()) else _pairs(bits, reach, most)
     if pairs is None and 2 * k * len(bits) <= most:
         # Too many, or nothing is known yet: the k largest of these rows are at least what they seem to be, but for the
         # rounding of the product itself and for the slack. Memory that `numpy` was asked for could not grow any more.
