@@ -349,7 +349,7 @@ def evidence(localizer: Localizer, photos: Sequence[EmbeddedPhoto]) -> NDArray[n
         part = photos[start : start + 64]
         for sighting in fitting.sighted(localizer, part, np.zeros((len(part), 2)), search):
             first = fitting.weighed(sighting, calibration)[0]
-            temperature = calibration.temperature_of(sighting.shown)
+            temperature = calibration.of_kind(sighting.shown).temperature
             found.append(sighting.surface.evidence(np.array(first.latlon_deg), temperature))
     return np.array(found)
 

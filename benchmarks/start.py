@@ -25,9 +25,13 @@ from machine import cpu_model
 CENTRE_DEG, LEVEL = (50.9, 6.9), 16
 CALIBRATION = {
     "on": "rendered",
-    "temperature": 0.02,
-    "sharpness": 0.06,
-    "radius_m": [0.0, 1.0],
+    "general": {
+        "temperature": 0.02,
+        "sharpness": 0.06,
+        "radius_m": [0.0, 1.0],
+        "least_evidence": None,
+        "least_turning": None,
+    },
     "kinds": {},
     "kappa": 0.0,
     "offset": 0.0,

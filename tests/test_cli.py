@@ -177,9 +177,12 @@ def test_existing_output_stays_without_overwrite(capsys, tmp_path, index_folder)
 def calibrated(index_folder, tmp_path):
     """An index with a temperature of its own, sharp enough for a peak."""
     shutil.copytree(index_folder, tmp_path / "calibrated")
-    fitted = {"on": "rendered", "temperature": 0.01, "sharpness": 0.01, "radius_m": [0.0, 1.0], "kinds": {}}
+    general = {"temperature": 0.01, "sharpness": 0.01, "radius_m": [0.0, 1.0]}
+    general |= {"least_evidence": None, "least_turning": None}
     with CellIndex.open(tmp_path / "calibrated") as index:
-        index.set_calibration({**fitted, "kappa": 0.0, "offset": 0.0, "rerank": 0})
+        index.set_calibration(
+            {"on": "rendered", "general": general, "kinds": {}, "kappa": 0.0, "offset": 0.0, "rerank": 0}
+        )
     return str(tmp_path / "calibrated")
 
 

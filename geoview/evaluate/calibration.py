@@ -44,6 +44,8 @@ KEPT = 0.95
 
 # Photos that are found, without which nothing is fitted; and photos of a kind, without which it is not told apart.
 _LEAST_FOUND, _LEAST_SHOWN = 30, 40
+# Photos of a kind that are found, without which its places are refined, and its radii told, as those of all are.
+_LEAST_NEAR = 20
 _SHOWN: tuple[Shown, ...] = ("panorama", "perspective", "aerial")
 # Places that are weighed for each photo, and their least distance, as `Localizer.answer` has it.
 _SEARCH = Search(top_k=10, apart_m=WITHIN_M)
@@ -159,11 +161,12 @@ def fit_calibration(
 ) -> tuple[Calibration, dict[str, Any]]:
     """Fits a calibration.
 
-    * Temperatures, of panoramas, of photos through a lens and of those from above, are those under which it is
-      likeliest that each photo was taken within 100 m of where it was.
+    For panoramas, photos through a lens and photos from above, each kind for itself where enough were seen:
+
+    * The temperature is that under which it is likeliest that each photo was taken within 100 m of where it was.
     * Positions are refined with the weights that bring the median of their errors lowest.
     * The radius is a line over the posterior's own quantile, fitted as a quantile is: by the pinball loss.
-    * Floors refuse 5 % of the photos of each kind.
+    * What is least of evidence, and of turning, refuses 5 % of the photos.
 
     Args:
         seen: Photos of known place.
@@ -198,18 +201,47 @@ def weighed(one: Sighting, calibration: Calibration) -> list[Place]:
 
 
 def _fitted(covered: Sequence[Sighting], on: Literal["photos", "rendered"], search: Search) -> Calibration:
-    of_kind = {
-        shown: mine for shown in _SHOWN if len(mine := [one for one in covered if one.shown == shown]) >= _LEAST_SHOWN
-    }
     temperature = _temperature(covered)
-    temperatures = {shown: _temperature(mine) for shown, mine in of_kind.items()}
-    # Positions and radii are those of places that are right.
-    near = [(one, place) for one in covered for place in one.places[:1] if _apart_m(one, place.latlon_deg) <= WITHIN_M]
+    near = _near(covered)
     if len(near) < _LEAST_FOUND:
         raise ConfigError(
             f"{len(near)} of {len(covered)} photos are found within {WITHIN_M:g} m at the first place; at least "
             f"{_LEAST_FOUND} are needed to tell how near: give more photos, or an encoder that finds more"
         )
+    general = OfKind(temperature, *_placing(near, temperature), least_evidence=None, least_turning=None)
+    assert isinstance(search.kappa, Fusion), "the scores are of one"
+    calibration = Calibration(
+        on,
+        general,
+        kinds={},
+        kappa=search.kappa.kappa,
+        offset=search.kappa.offset,
+        rerank=search.rerank or 0,
+    )
+    for shown in _SHOWN:
+        mine = [one for one in covered if one.shown == shown]
+        if len(mine) >= _LEAST_SHOWN:
+            kind = _unrefused(mine, general)
+            kind = _refusing(mine, replace(calibration, kinds={shown: kind}))
+            calibration = replace(calibration, kinds={**calibration.kinds, shown: kind})
+    return calibration
+
+
+def _near(covered: Sequence[Sighting]) -> list[tuple[Sighting, Place]]:
+    """Returns the photos whose first place is right, and these: positions and radii are those of such."""
+    return [(one, place) for one in covered for place in one.places[:1] if _apart_m(one, place.latlon_deg) <= WITHIN_M]
+
+
+def _unrefused(mine: Sequence[Sighting], general: OfKind) -> OfKind:
+    """Fits what photos of one kind have of their own; positions as all photos have, where too few are found."""
+    temperature, near = _temperature(mine), _near(mine)
+    if len(near) < _LEAST_NEAR:
+        return replace(general, temperature=temperature)
+    return OfKind(temperature, *_placing(near, temperature), least_evidence=None, least_turning=None)
+
+
+def _placing(near: Sequence[tuple[Sighting, Place]], temperature: float) -> tuple[float | None, tuple[float, float]]:
+    """Returns how positions are best refined, and how wide they are known then."""
     refined_deg = {
         sharpness: [
             np.array(place.latlon_deg) if sharpness is None else one.surface.refined_deg(place.cell_id, sharpness)
@@ -223,22 +255,10 @@ def _fitted(covered: Sequence[Sighting], on: Literal["photos", "rendered"], sear
     }
     sharpness = min(errors_m, key=lambda each: float(np.median(errors_m[each])))
     quantiles_m = [
-        one.surface.quantile_m(at_deg, CONFIDENCE, temperatures.get(one.shown, temperature))
+        one.surface.quantile_m(at_deg, CONFIDENCE, temperature)
         for (one, _), at_deg in zip(near, refined_deg[sharpness], strict=True)
     ]
-    radius_m = _quantile_line(np.array(quantiles_m), errors_m[sharpness], CONFIDENCE)
-    assert isinstance(search.kappa, Fusion), "the scores are of one"
-    without = Calibration(
-        on,
-        temperature,
-        sharpness,
-        radius_m,
-        kinds={shown: OfKind(each, -math.inf, None) for shown, each in temperatures.items()},
-        kappa=search.kappa.kappa,
-        offset=search.kappa.offset,
-        rerank=search.rerank or 0,
-    )
-    return replace(without, kinds={shown: _of_kind(mine, without) for shown, mine in of_kind.items()})
+    return sharpness, _quantile_line(np.array(quantiles_m), errors_m[sharpness], CONFIDENCE)
 
 
 def _temperature(seen: Sequence[Sighting]) -> float:
@@ -253,22 +273,26 @@ def _temperature(seen: Sequence[Sighting]) -> float:
     return math.exp(minimize_scalar(unlikely, bounds=bounds, method="bounded", options={"xatol": 0.01}).x)
 
 
-def _of_kind(mine: Sequence[Sighting], calibration: Calibration) -> OfKind:
-    temperature = calibration.temperature_of(mine[0].shown)
+def _refusing(mine: Sequence[Sighting], calibration: Calibration) -> OfKind:
+    """Returns what photos of one kind have of their own, with what refuses 5 % of them."""
+    kind = calibration.of_kind(mine[0].shown)
     best = [weighed(one, calibration)[0] for one in mine]
     evidence = np.array(
-        [one.surface.evidence(np.array(place.latlon_deg), temperature) for one, place in zip(mine, best, strict=True)]
+        [
+            one.surface.evidence(np.array(place.latlon_deg), kind.temperature)
+            for one, place in zip(mine, best, strict=True)
+        ]
     )
     turned = [turning(one.photo.vectors, one.photo.headings_deg) for one in mine]
     if any(value is None for value in turned):
-        return OfKind(temperature, float(np.quantile(evidence, 1 - KEPT)), None)
+        return replace(kind, least_evidence=float(np.quantile(evidence, 1 - KEPT)))
     turns = np.array(turned, np.float64)
     # Each refuses as much as the other, and both together what is left.
     for share in np.linspace(1 - KEPT, 0.0, 51):
         least, turn = float(np.quantile(evidence, share)), float(np.quantile(turns, share))
         if ((evidence >= least) & (turns >= turn)).mean() >= KEPT:
             break
-    return OfKind(temperature, least, turn)
+    return replace(kind, least_evidence=least, least_turning=turn)
 
 
 def _quantile_line(x: NDArray[np.float64], y: NDArray[np.float64], share: float) -> tuple[float, float]:

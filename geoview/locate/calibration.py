@@ -51,13 +51,18 @@ class OfKind:
 
     Attributes:
         temperature: That turns scores into probabilities: the one under which where the photos were taken is likeliest.
-        least_evidence: Of `Surface.evidence` at the best place; below, a photo is "not here".
+        sharpness: Temperature of the mean that refines a position; None leaves it as it was found.
+        radius_m: Of the two numbers, the first is what `radius_m` of a place is at least, the second what the
+            posterior's own quantile counts.
+        least_evidence: Of `Surface.evidence` at the best place; below, a photo is "not here". None refuses none.
         least_turning: Of `turning`, likewise; None where headings are not tried. Both together refuse 5 % of the photos
             that they were fitted on.
     """
 
     temperature: float
-    least_evidence: float
+    sharpness: float | None
+    radius_m: tuple[float, float]
+    least_evidence: float | None
     least_turning: float | None
 
 
@@ -67,20 +72,15 @@ class Calibration:
 
     Attributes:
         on: Whether these were real photos, or rendered ones.
-        temperature: As `OfKind` has it, of all photos together: for kinds of which too few were seen.
-        sharpness: Temperature of the mean that refines a position; None leaves it as it was found.
-        radius_m: Of the two numbers, the first is what `radius_m` of a place is at least, the second what the
-            posterior's own quantile counts.
-        kinds: By what photos show; others are never refused.
+        general: Of all photos together, for kinds of which too few were seen: these are never refused.
+        kinds: By what photos show.
         kappa: Weight of ground photos in the scores.
         offset: Of cells without a prototype in the scores.
         rerank: So many cells were looked at again.
     """
 
     on: Literal["photos", "rendered"]
-    temperature: float
-    sharpness: float | None
-    radius_m: tuple[float, float]
+    general: OfKind
     kinds: Mapping[Shown, OfKind]
     kappa: float
     offset: float
@@ -97,9 +97,9 @@ class Calibration:
         if said is None:
             return None
         try:
-            kinds = {shown: OfKind(**each) for shown, each in said["kinds"].items()}
-            values = {name: said[name] for name in ("on", "temperature", "sharpness", "kappa", "offset", "rerank")}
-            return cls(radius_m=tuple(said["radius_m"]), kinds=kinds, **values)
+            kinds = {shown: _of_kind(each) for shown, each in said["kinds"].items()}
+            values = {name: said[name] for name in ("on", "kappa", "offset", "rerank")}
+            return cls(general=_of_kind(said["general"]), kinds=kinds, **values)
         except (KeyError, TypeError) as error:
             raise ConfigError(
                 f"{index.path}: its calibration is of another geoview ({error}); run `geoview index calibrate` again"
@@ -113,22 +113,22 @@ class Calibration:
         """Tells whether scores of this fusion, and of so many cells looked at again, are those that were calibrated."""
         return (self.kappa, self.offset, self.rerank) == (fusion.kappa, fusion.offset, rerank)
 
-    def temperature_of(self, shown: Shown) -> float:
-        """Returns the temperature of photos that show this."""
-        return self.kinds[shown].temperature if shown in self.kinds else self.temperature
+    def of_kind(self, shown: Shown) -> OfKind:
+        """Returns what was fitted on photos that show this."""
+        return self.kinds.get(shown, self.general)
 
     def placed(self, surface: Surface, place: Place, shown: Shown) -> Place:
         """Returns a place of a photo that shows this with its position refined, and with its radius and probability."""
-        temperature = self.temperature_of(shown)
+        kind = self.of_kind(shown)
         refined_deg = np.array(place.latlon_deg)
-        if self.sharpness is not None:
-            refined_deg = surface.refined_deg(place.cell_id, self.sharpness)
-        least_m, counts = self.radius_m
+        if kind.sharpness is not None:
+            refined_deg = surface.refined_deg(place.cell_id, kind.sharpness)
+        least_m, counts = kind.radius_m
         return replace(
             place,
             latlon_deg=(float(refined_deg[0]), float(refined_deg[1])),
-            radius_m=least_m + counts * surface.quantile_m(refined_deg, CONFIDENCE, temperature),
-            p_within_100m=float(np.exp(surface.log_mass(refined_deg, temperature))),
+            radius_m=least_m + counts * surface.quantile_m(refined_deg, CONFIDENCE, kind.temperature),
+            p_within_100m=float(np.exp(surface.log_mass(refined_deg, kind.temperature))),
         )
 
     def refuses(self, surface: Surface, places: Sequence[Place], turned: float | None, shown: Shown) -> bool:
@@ -140,15 +140,21 @@ class Calibration:
             turned: Its `turning`.
             shown: What it shows.
         """
-        kind = self.kinds.get(shown)
-        if kind is None or not places:
+        kind = self.of_kind(shown)
+        if not places:
             return False
         if kind.least_turning is not None and turned is not None and turned < kind.least_turning:
             return True
+        if kind.least_evidence is None:
+            return False
         return surface.evidence(np.array(places[0].latlon_deg), kind.temperature) < kind.least_evidence
 
     def posterior(self, surface: Surface, shown: Shown) -> Posterior:
         """Returns where a photo that shows this may have been taken."""
-        probability = surface.probability(self.temperature_of(shown))
+        probability = surface.probability(self.of_kind(shown).temperature)
         kept = probability > _TRACE
         return Posterior(surface.cell_id[kept], probability[kept])
+
+
+def _of_kind(said: Mapping[str, Any]) -> OfKind:
+    return OfKind(**{**said, "radius_m": tuple(said["radius_m"])})

@@ -145,7 +145,7 @@ def _temperatures(localizer: Localizer, photos: Sequence[EmbeddedPhoto], search:
     """
     calibration = localizer.calibration
     if calibration is not None and calibration.is_of(localizer.index.fusion_at(search.kappa), rerank=0):
-        return np.array([calibration.temperature_of(shown_by(photo.fov_deg)) for photo in photos])
+        return np.array([calibration.of_kind(shown_by(photo.fov_deg)).temperature for photo in photos])
     return np.full(len(photos), math.exp(-localizer.encoder.notes.get("logit_scale", _LOGIT_SCALE)))
 
 

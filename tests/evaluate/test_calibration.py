@@ -58,7 +58,7 @@ def drawn(n, temperature, seed=0, noise=0.08, fov_deg=360.0):
 @pytest.mark.parametrize("temperature", [0.02, 0.03])
 def test_the_temperature_that_places_were_drawn_at_is_found(temperature):
     calibration, notes = fit_calibration(drawn(150, temperature), "photos", CODES)
-    assert calibration.temperature == pytest.approx(temperature, rel=0.15)
+    assert calibration.of_kind("panorama").temperature == pytest.approx(temperature, rel=0.15)
     told = notes["reliability"]
     assert notes["photos"] == 150
     assert told["brier"] < told["brier_of_base_rate"]
@@ -75,14 +75,30 @@ def test_each_kind_of_photo_has_a_temperature_of_its_own():
     seen = [*drawn(100, 0.015), *drawn(100, 0.05, seed=1, fov_deg=80.0), *drawn(20, 0.03, seed=2, fov_deg=None)]
     calibration, _ = fit_calibration(seen, "photos", CODES)
     assert set(calibration.kinds) == {"panorama", "perspective"}, "of photos from above too few were seen"
-    assert calibration.temperature_of("panorama") == pytest.approx(0.015, rel=0.2)
-    assert calibration.temperature_of("perspective") == pytest.approx(0.05, rel=0.2)
-    assert calibration.temperature_of("aerial") == calibration.temperature
+    assert calibration.of_kind("panorama").temperature == pytest.approx(0.015, rel=0.2)
+    assert calibration.of_kind("perspective").temperature == pytest.approx(0.05, rel=0.2)
+    assert calibration.of_kind("aerial") == calibration.general
     one = seen[0]
     sure, unsure = (calibration.placed(one.surface, one.places[0], shown) for shown in ("panorama", "perspective"))
     assert sure.p_within_100m > unsure.p_within_100m
     narrow, wide = (calibration.posterior(one.surface, shown) for shown in ("panorama", "perspective"))
     assert narrow.probability.max() > wide.probability.max()
+
+
+def test_each_kind_of_photo_has_a_radius_of_its_own():
+    """Lens photos that are found 60 m off, as where they stand is not where they look: panoramas are none the wider."""
+    lens = [
+        Sighting(one.photo, one.places, one.surface, destination_deg(np.array(one.places[0].latlon_deg), 90.0, 60.0))
+        for one in drawn(60, 0.02, seed=1, fov_deg=80.0)
+    ]
+    panoramas = drawn(100, 0.02)
+    calibration, _ = fit_calibration([*panoramas, *lens], "photos", CODES)
+    fresh = drawn(100, 0.02, seed=2)
+    narrow = np.median([weighed(one, calibration)[0].radius_m for one in fresh])
+    wide = np.median([calibration.placed(one.surface, one.places[0], "perspective").radius_m for one in fresh])
+    assert narrow < 50 < wide
+    alone, _ = fit_calibration(panoramas, "photos", CODES)
+    assert alone.kinds == {"panorama": calibration.kinds["panorama"]}
 
 
 def test_floors_keep_most_of_what_is_there():
@@ -265,4 +281,4 @@ def test_without_photos_a_region_is_made_up_and_said_so(tmp_path, monkeypatch, k
         assert index.manifest.calibration["on"] == "rendered"
     assert told["photos"] == 16
     assert set(told["kinds"]) == {"panorama", "perspective"}
-    assert 0.005 < told["temperature"] < 0.2
+    assert 0.005 < told["general"]["temperature"] < 0.2

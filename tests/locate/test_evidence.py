@@ -11,7 +11,7 @@ from geoview.data.queries import PhotoQuery
 from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.locate import evidence
-from geoview.locate.calibration import Calibration
+from geoview.locate.calibration import Calibration, OfKind
 from geoview.locate.evidence import STRAY, answers_of, evidence_of, places_of
 from geoview.locate.localizer import EmbeddedPhoto, Search
 
@@ -99,7 +99,7 @@ def test_the_temperature_is_the_calibrated_one_or_the_encoders(index, tmp_path, 
     np.testing.assert_allclose(differences(localizer_of(index)), score / 0.07, rtol=1e-5)
     np.testing.assert_allclose(differences(localizer_of(index, logit_scale=np.log(5.0))), score / 0.2, rtol=1e-5)
     calibrated = kit.write_index(tmp_path / "index", plain.cell_id, index.codes_of(np.arange(len(plain.cell_id))))
-    fitted = Calibration("rendered", 0.5, 0.1, (20.0, 1.0), {}, kappa=0.0, offset=0.0, rerank=0)
+    fitted = Calibration("rendered", OfKind(0.5, 0.1, (20.0, 1.0), None, None), {}, kappa=0.0, offset=0.0, rerank=0)
     calibrated.set_calibration(fitted.to_manifest())
     score = evidence_of(localizer_of(calibrated), photos, Search()).score
     score = score[:, 1:6].astype(np.float64) - score[:, :1]

@@ -21,7 +21,7 @@ from geoview.index import store
 from geoview.index.cell_index import CellIndex
 from geoview.index.fusion import Fusion
 from geoview.locate import rerank
-from geoview.locate.calibration import Calibration
+from geoview.locate.calibration import Calibration, OfKind
 from geoview.locate.localizer import Localizer, PhotoView, Search
 from geoview.locate.rerank import TURNS, Candidates, Reranker
 
@@ -181,7 +181,7 @@ def test_what_chips_cannot_stand_for_is_refused(index, imagery, tmp_path, monkey
 
 
 def test_scores_of_a_second_look_are_not_those_that_were_calibrated(index, imagery, tmp_path):
-    calibration = Calibration("photos", 0.1, 0.1, (1.0, 1.0), {}, kappa=0.0, offset=0.0, rerank=0)
+    calibration = Calibration("photos", OfKind(0.1, 0.1, (1.0, 1.0), None, None), {}, kappa=0.0, offset=0.0, rerank=0)
     localizer = Localizer(index, CONFIG, imagery=imagery)
     localizer.calibration = calibration
     path = photo(tmp_path / "a.jpg")
