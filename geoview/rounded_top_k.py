@@ -28,8 +28,8 @@ __all__ = ["Rounded", "has_matrix_unit", "near", "pair_products"]
 
 # Products whose largest is looked at in place of all.
 _GROUP = 64
-# Below, elements are too small for the matrix unit, which takes them for zero.
-_LEAST = 1e-20
+# Shorter vectors have elements that the matrix unit takes for zero; products of longer ones may be infinite.
+_LEAST, _MOST = 1e-20, 1e20
 _UNIT = 2.0**-8
 
 
@@ -85,7 +85,8 @@ def near(
     n, dim = rows.exact.shape
     longest = rows.norms.max()
     slack = (2 * _UNIT + _UNIT**2 + dim * 2.0**-22) * queries.norms * longest
-    if n < k or not bool(((slack > _LEAST) & (queries.norms > _LEAST) & (longest > _LEAST) & slack.isfinite()).all()):
+    sizes = torch.cat([slack, queries.norms, longest[None]])
+    if n < k or not bool(((sizes > _LEAST) & (sizes < _MOST)).all()):
         return None
     products.resize_(len(queries.near), -(-n // _GROUP) * _GROUP)
     torch.mm(queries.near, rows.near.T, out=products[:, :n])

@@ -78,8 +78,8 @@ def test_the_largest_of_the_rows_are_among_those_that_are_found(case, is_crowded
         assert (found[0].bincount(minlength=len(queries)) >= rank + 1).all()
 
 
-@pytest.mark.parametrize("value", [torch.nan, torch.inf, 3e38])
-def test_rows_of_no_finite_length_are_not_searched(value):
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 3e38, 1e25])
+def test_rows_of_no_length_or_too_long_are_not_searched(value):
     rows = torch.eye(4)
     rows[2] = value
     assert near(Rounded.of(torch.eye(4)), Rounded.of(rows), torch.full((4,), 0.9), 1, 99, memory()) is None
