@@ -1,6 +1,6 @@
 """Whether the encoder waits for chips: chips a second of `index build`, beside the encoder alone on ready tensors.
 
-python benchmarks/pipeline.py --work DIR [--device cuda --backbone convnext_base --size_px 384]
+python benchmarks/pipeline.py --work DIR [--precision fp32] [--device cuda --backbone convnext_base --size_px 384]
 
 Both run in turns in one process, with the same number of threads for the encoder; building has one thread more that
 cuts chips from a GeoTIFF as imagery comes: tiled, compressed, of a made-up region.
@@ -23,7 +23,7 @@ from machine import cpu_model
 
 import tiles
 from geoview.config import AerialView, BuildConfig, GroundView
-from geoview.embed import embed
+from geoview.embed import embed, resolve_precision
 from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.index.build import build_index
@@ -38,6 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="auto")
     parser.add_argument("--backbone", help="a network with weights drawn, in place of the shipped encoder")
     parser.add_argument("--size_px", type=int, default=384)
     parser.add_argument("--batch", type=int, default=64)
@@ -71,6 +72,7 @@ def main() -> None:
         out=str(args.work / "index"),
         level=args.level,
         device=args.device,
+        precision=args.precision,
         batch_size=args.batch,
         num_workers=args.workers,
         overwrite=True,
@@ -95,6 +97,7 @@ def main() -> None:
         "size_px": view.size_px,
         "chips": len(ids),
         "device": args.device if args.device == "cpu" else torch.cuda.get_device_name(),
+        "precision": str(resolve_precision(args.precision, torch.device(args.device))).removeprefix("torch."),
         "encoder_threads": args.threads,
         "chip_threads": args.workers,
         "build_chips_per_s": round(len(ids) / median_s["build"], 1),
@@ -106,7 +109,8 @@ def main() -> None:
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     before = json.loads(args.out.read_text()) if args.out.exists() else []
-    kept = [row for row in before if (row["encoder"], row["device"]) != (result["encoder"], result["device"])]
+    same = ("encoder", "device", "precision", "cpu")
+    kept = [row for row in before if any(row[name] != result[name] for name in same)]
     args.out.write_text(json.dumps([*kept, result], indent=1) + "\n")
     print(json.dumps(result))
 

@@ -59,8 +59,8 @@ def resolve_device(device: str) -> torch.device:
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     """Returns the type that the network computes in: `auto` is bfloat16 where that is multiplied faster.
 
-    It is on GPUs that have it, and on CPUs with a matrix unit, where the shipped encoder makes chips 1.8 times as fast;
-    elsewhere it is float32. The cosine of embeddings of one chip in both is above 0.9999.
+    It is on GPUs that have it, and on CPUs with a matrix unit; elsewhere it is float32. Embeddings of one chip in both
+    are alike to four digits of their cosine.
     """
     if precision != "auto":
         return _DTYPES[precision]
