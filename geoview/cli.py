@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import json
 import logging
@@ -107,6 +108,18 @@ class ArgumentParser(jsonargparse.ArgumentParser):
         """Prints the message and exits with 2."""
         print(f"geoview: {' '.join(str(message).split())}; --help lists what there is", file=sys.stderr)
         raise SystemExit(_BAD_USAGE)
+
+
+class _Several(argparse.Action):
+    """Takes several values, after one flag or after several: a position with a sign needs a flag and = before it."""
+
+    _given = False
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Keeps the values: the first take the place of what a config file says, others come after them."""
+        before = getattr(namespace, self.dest) if self._given else []
+        setattr(namespace, self.dest, [*before, *values])
+        self._given = True
 
 
 def _is_users(error: Exception) -> bool:
@@ -242,8 +255,7 @@ def _add(parser: ArgumentParser, kind: type[Any]) -> None:
             f"--{field.name}",
             type=_NUMBERS.get(str(field.type).removesuffix(" | None"), str),
             nargs="+",
-            # A position with a sign needs an = before it, so that there is room for one after each flag.
-            action="extend" if field.name == "at" else "store",
+            action=_Several,
             required=required,
             default=None if field.default_factory is MISSING else field.default_factory(),
             metavar=_METAVARS.get(field.name, "PATH"),

@@ -16,6 +16,7 @@ import torch
 import yaml
 from PIL import Image
 
+from geoview import cli
 from geoview.cli import main
 from geoview.index.cell_index import CellIndex
 from geoview.locate.candidates import FIELDS
@@ -327,3 +328,13 @@ def test_an_index_is_tuned_searched_damaged_and_repaired(capsys, tmp_path, index
 def test_a_wish_that_makes_no_sense_is_refused(capsys, index_folder):
     assert main(["index", "tune", str(index_folder), "--recall", "95"]) == 2
     assert "recall must be in (0, 1]" in capsys.readouterr().err
+
+
+def test_a_list_may_be_given_in_parts_and_takes_the_place_of_a_files(tmp_path):
+    file = tmp_path / "add.yaml"
+    file.write_text("photos: [of_the_file.csv]\nimagery: [ortho.tif]\n")
+    parts = ["--photos", "a.csv", "b.csv", "--photos", "c.csv"]
+    for before in ([], ["--config", str(file)]):
+        said = cli._parser().parse_args(["index", "add", "index", *before, *parts]).index.add
+        assert said.photos == ["a.csv", "b.csv", "c.csv"]
+    assert said.imagery == ["ortho.tif"]
