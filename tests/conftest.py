@@ -13,6 +13,8 @@ import pyproj
 import pytest
 import rasterio
 import torch
+from PIL import Image
+from PIL.ExifTags import GPS, IFD
 from rasterio.transform import Affine
 
 import tiles
@@ -100,6 +102,15 @@ def write_index(folder, ids, aerial, dates=None, skipped=(), level=16):
     return CellIndex.open(folder)
 
 
+def exif_at(lat, lon):
+    """Returns EXIF with a position."""
+    exif = Image.Exif()
+    gps = exif.get_ifd(IFD.GPSInfo)
+    gps[GPS.GPSLatitudeRef], gps[GPS.GPSLatitude] = "N" if lat >= 0 else "S", (abs(lat), 0.0, 0.0)
+    gps[GPS.GPSLongitudeRef], gps[GPS.GPSLongitude] = "E" if lon >= 0 else "W", (abs(lon), 0.0, 0.0)
+    return exif
+
+
 @pytest.fixture(scope="module")
 def small_is_large():
     """Indexes of thousands are searched as those of millions are, and exact search is as slow as there."""
@@ -119,6 +130,7 @@ def kit():
         GSD_M=GSD_M,
         SIZE_PX=SIZE_PX,
         build=build,
+        exif_at=exif_at,
         make_encoder=make_encoder,
         texture=texture,
         write_index=write_index,

@@ -266,7 +266,9 @@ def _temperature(seen: Sequence[Sighting]) -> float:
 
     def unlikely(log_temperature: float) -> float:
         temperature = math.exp(log_temperature)
-        told = [one.surface.log_mass_of(scores, temperature) for one, scores in zip(seen, around, strict=True)]
+        told = [
+            one.surface.log_mass_of(scores / temperature, temperature) for one, scores in zip(seen, around, strict=True)
+        ]
         return -float(np.mean(told))
 
     bounds = tuple(map(math.log, _TEMPERATURES))

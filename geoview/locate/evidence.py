@@ -49,6 +49,7 @@ class Evidence:
         heading_deg: (P, n) that heading; NaN where none was tried.
         row: (P, n) int64 row of the index by which the photo itself found the cell; -1 where it did not.
         log_ratio: (P, n) logarithm of how many times as likely the photo is there as anywhere; at least log(STRAY).
+        log_prior: (n,) logarithm of how many times as likely any photo is there as on average.
     """
 
     cell_id: NDArray[np.uint64]
@@ -57,6 +58,7 @@ class Evidence:
     heading_deg: NDArray[np.float64]
     row: NDArray[np.int64]
     log_ratio: NDArray[np.float64]
+    log_prior: NDArray[np.float64]
 
 
 def embed_all(localizer: Localizer, photos: Iterable[PhotoQuery | str], view: PhotoView | None) -> list[EmbeddedPhoto]:
@@ -97,7 +99,8 @@ def evidence_of(localizer: Localizer, photos: Sequence[EmbeddedPhoto], search: S
     logit = score / _temperatures(localizer, photos, search)[:, None]
     log_ratio = logit - logsumexp(logit, axis=1, b=stands_for, keepdims=True) + np.log(n_cells)
     log_ratio = np.logaddexp(np.log1p(-STRAY) + log_ratio, np.log(STRAY))
-    return Evidence(cell_id, stands_for, score, heading_deg, row, log_ratio)
+    log_prior = np.zeros(len(cell_id)) if search.prior is None else search.prior.log_ratio(cell_id)
+    return Evidence(cell_id, stands_for, score, heading_deg, row, log_ratio, log_prior)
 
 
 def places_of(index: CellIndex, evidence: Evidence, i: int, order: NDArray[np.intp], search: Search) -> list[Place]:

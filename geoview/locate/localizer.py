@@ -27,6 +27,7 @@ from geoview.index.dates import iso_date, spaced
 from geoview.index.fusion import Fusion
 from geoview.locate.calibration import Calibration, shown_by, turning
 from geoview.locate.posterior import Place, Posterior, cells_a_place
+from geoview.locate.prior import Prior
 from geoview.locate.rerank import TURNS, Candidates, Reranker
 from geoview.locate.surface import WITHIN_M, Surface, disc_deg
 
@@ -34,8 +35,9 @@ __all__ = ["EmbeddedPhoto", "Found", "Localization", "Localizer", "PhotoView", "
 
 log = logging.getLogger(__name__)
 
-# Places that are weighed against each other, of which the most probable may not be the one of the best cell.
-_WEIGHED = 10
+# Places that are weighed against each other, of which the most probable may not be the one of the best cell; and where
+# photos are known to be taken in some places more than in others.
+_WEIGHED, _WEIGHED_BY_PRIOR = 10, 50
 # So many cells are scored one and all for each photo's surface; of more, those that matter, and some for all others.
 _EVERY, _OTHERS = 16_384, 4_096
 
@@ -98,6 +100,7 @@ class Search:
         apart_m: Least distance between two places of an answer; they never touch in any case.
         rerank: So many cells are looked at again, where the localizer has imagery; None is as many as the index is
             calibrated with.
+        prior: Where photos are taken more often than elsewhere.
     """
 
     top_k: int = 10
@@ -107,6 +110,7 @@ class Search:
     exact: bool = False
     apart_m: float = 0.0
     rerank: int | None = None
+    prior: Prior | None = None
 
 
 @dataclass(frozen=True)
@@ -214,6 +218,7 @@ class Localizer:
         view: PhotoView | None = None,
         apart_m: float = 0.0,
         rerank: int | None = None,
+        prior: Prior | None = None,
     ) -> Iterator[Localization]:
         """Answers photos in their order; a photo that cannot be read is answered as failed and stops nothing.
 
@@ -230,15 +235,17 @@ class Localizer:
             apart_m: Least distance between two places of an answer; they never touch in any case.
             rerank: So many cells are looked at again, where the localizer has imagery; None is as many as the index is
                 calibrated with.
+            prior: Where photos are taken more often than elsewhere.
 
         Yields:
             One answer a photo.
 
         Raises:
             RegionError: No cell of the index lies in `region`.
-            ConfigError: Cells are to be looked at again, and ground photos count in the first search.
+            ConfigError: Cells are to be looked at again, and ground photos count in the first search. Or there is a
+                prior, and the index is not calibrated for this search.
         """
-        search = Search(top_k, region, kappa, dates, exact, apart_m, rerank)
+        search = Search(top_k, region, kappa, dates, exact, apart_m, rerank, prior)
         queries = iter(p if isinstance(p, PhotoQuery) else PhotoQuery(p) for p in photos)
         while batch := list(islice(queries, self.config.batch_size)):
             embedded = self.embed(batch, view)
@@ -287,17 +294,24 @@ class Localizer:
 
         Raises:
             RegionError: No cell of the index lies in the region.
-            ConfigError: Cells are to be looked at again, and ground photos count in the first search.
+            ConfigError: Cells are to be looked at again, and ground photos count in the first search. Or there is a
+                prior, and the index is not calibrated for this search.
         """
         sound = [photo for photo in photos if len(photo.vectors)]
         calibration = self._calibration_for(search)
         if calibration is None:
+            if search.prior is not None:
+                raise ConfigError(
+                    f"{self.index.path}: is not calibrated for this search, and without probabilities a prior says "
+                    "nothing; run `geoview index calibrate`"
+                )
             answers = [
                 Localization(photo.query.path, "ok", found.places, photo.latlon_deg)
                 for photo, found in zip(sound, self.find(sound, search), strict=True)
             ]
         else:
-            apart = replace(search, top_k=max(search.top_k, _WEIGHED), apart_m=max(search.apart_m, WITHIN_M))
+            weighed = _WEIGHED if search.prior is None else _WEIGHED_BY_PRIOR
+            apart = replace(search, top_k=max(search.top_k, weighed), apart_m=max(search.apart_m, WITHIN_M))
             found = self.find(sound, apart)
             answers = [
                 _calibrated(photo, mine.places, surface, calibration, search.top_k)
@@ -372,6 +386,7 @@ class Localizer:
         asked: dict[str, Any] = {"kappa": search.kappa, "dates": search.dates}
         every, n_cells = index.some_cells(_EVERY, search.region)
         sample = every[spaced(len(every), _OTHERS)] if n_cells > len(every) else every
+        log_prior = _even if search.prior is None else search.prior.log_ratio
         ranges = None if search.region is None else search.region.cell_ranges(level)
         for i, (photo, mine) in enumerate(zip(photos, found, strict=True)):
             own = np.array([place.cell_id for place in mine.places], np.uint64)
@@ -389,7 +404,8 @@ class Localizer:
             score -= mine.candidates.loss
             closely = mine.candidates.looked_at
             score[np.searchsorted(near, mine.candidates.cell_id[closely])] = mine.candidates.score[closely]
-            yield Surface(level, near, score, rest - mine.candidates.loss, float(each))
+            rest -= mine.candidates.loss
+            yield Surface(level, near, score, rest, float(each), log_prior(near), log_prior(other))
 
     def _calibration_for(self, search: Search) -> Calibration | None:
         """Returns the calibration of the scores that are asked for."""
@@ -525,6 +541,10 @@ def _calibrated(
         calibration=calibration.on,
         posterior=calibration.posterior(surface, shown),
     )
+
+
+def _even(cell_id: NDArray[np.uint64]) -> NDArray[np.float64]:
+    return np.zeros(len(cell_id))
 
 
 def _failed(photo: EmbeddedPhoto, error: str) -> Localization:

@@ -175,6 +175,7 @@ def _located(
     states = _states(evidence, centres_deg, widest_m)
     links = Links.within(widest_m, centres_deg[states])
     log_ratio = evidence.log_ratio[order][:, states]
+    log_ratio[0] += evidence.log_prior[states]  # a way begins where photos are taken, and goes where it likes
     way, log_probability = np.empty(len(order), np.intp), np.full(evidence.log_ratio.shape, -np.inf)
     way[order] = states[most_likely_way(log_ratio, links, reach_m)]
     log_probability[np.ix_(order, states)] = marginals(log_ratio, links, reach_m)

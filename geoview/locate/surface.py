@@ -42,7 +42,8 @@ class Surface:
     """What a photo scores at the cells that matter, and at a sample that stands for all others.
 
     The probability that it was taken somewhere is proportional to exp(score / temperature), for each square metre of
-    the ground that is searched. So it means the same at any level of cells, in a region, and in an index that grows.
+    the ground that is searched, and to what is known of the place beforehand. So it means the same at any level of
+    cells, in a region, and in an index that grows.
 
     Attributes:
         level: Of the cells.
@@ -50,6 +51,8 @@ class Surface:
         score: (n,) best score of the photo at each; -inf where a cell has no code, or is not searched.
         other: (m,) scores of cells drawn from all others.
         each: How many cells each of these stands for.
+        log_prior: (n,) logarithm of how much likelier any photo is taken in each cell than on average.
+        other_log_prior: (m,) the same of the others.
     """
 
     level: int
@@ -57,6 +60,8 @@ class Surface:
     score: NDArray[np.float64]
     other: NDArray[np.float64]
     each: float
+    log_prior: NDArray[np.float64] | float = 0.0
+    other_log_prior: NDArray[np.float64] | float = 0.0
 
     @cached_property
     def _totals(self) -> dict[float, float]:
@@ -74,33 +79,37 @@ class Surface:
 
     def of(self, cell_id: NDArray[np.uint64]) -> NDArray[np.float64]:
         """Returns the scores of (...) cells; -inf for those that are not known."""
-        at = np.searchsorted(self.cell_id, cell_id).clip(max=len(self.cell_id) - 1)
-        return np.where(self.cell_id[at] == cell_id, self.score[at], -np.inf)
+        return self._of(self.score, cell_id)
+
+    def logits(self, temperature: float) -> NDArray[np.float64]:
+        """Returns logarithms of what the probability of a square metre of each cell is proportional to, (n,)."""
+        return self.score / temperature + self.log_prior
 
     def log_total(self, temperature: float) -> float:
-        """Returns the logarithm of exp(score / temperature), summed over the square metres that are searched."""
+        """Returns the logarithm of exp(logit), summed over the square metres that are searched."""
         if temperature not in self._totals:
-            known = logsumexp(self.score / temperature, b=self.area_m2)
+            known = logsumexp(self.logits(temperature), b=self.area_m2)
             if len(self.other):
-                others = logsumexp(self.other / temperature) + math.log(self.each * self.area_m2.mean())
+                others = logsumexp(self.other / temperature + self.other_log_prior)
+                others += math.log(self.each * self.area_m2.mean())
                 known = np.logaddexp(known, others)
             self._totals[temperature] = float(known)
         return self._totals[temperature]
 
     def probability(self, temperature: float) -> NDArray[np.float64]:
         """Returns the (n,) probabilities of the cells that are known."""
-        return np.asarray(np.exp(self.score / temperature - self.log_total(temperature)) * self.area_m2)
+        return np.asarray(np.exp(self.logits(temperature) - self.log_total(temperature)) * self.area_m2)
 
     def log_mass(self, centre_deg: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
         """Returns the logarithms of the probabilities that the photo was taken within 100 m of (..., 2) points, (...).
 
         The cells around must be known.
         """
-        return self.log_mass_of(self.at(disc_deg(centre_deg)), temperature)
+        return self.log_mass_of(self._logits_around(centre_deg, temperature), temperature)
 
-    def log_mass_of(self, scores: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
-        """Returns the same for (..., P) scores at the points of discs."""
-        total = logsumexp(scores / temperature, axis=-1) - self.log_total(temperature)
+    def log_mass_of(self, logits: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+        """Returns the same for (..., P) logits at the points of discs."""
+        total = logsumexp(logits, axis=-1) - self.log_total(temperature)
         return np.asarray(np.minimum(total + math.log(math.pi * WITHIN_M**2 / _POINTS), 0.0))
 
     def evidence(self, centre_deg: NDArray[np.float64], temperature: float) -> float:
@@ -121,6 +130,15 @@ class Surface:
 
     def quantile_m(self, centre_deg: NDArray[np.float64], share: float, temperature: float) -> float:
         """Returns how far from a point a share of what is probable within 100 m of it lies."""
-        scores = self.at(disc_deg(centre_deg)) / temperature
-        weight = np.cumsum(np.exp(scores - scores.max()))
+        logits = self._logits_around(centre_deg, temperature)
+        weight = np.cumsum(np.exp(logits - logits.max()))
         return float(_DISTANCE_M[np.searchsorted(weight, share * weight[-1])])
+
+    def _logits_around(self, centre_deg: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+        points = disc_deg(centre_deg)
+        ids = cells.cell_ids(points.reshape(-1, 2), self.level)
+        return self._of(self.logits(temperature), ids).reshape(points.shape[:-1])
+
+    def _of(self, value: NDArray[np.float64], cell_id: NDArray[np.uint64]) -> NDArray[np.float64]:
+        at = np.searchsorted(self.cell_id, cell_id).clip(max=len(self.cell_id) - 1)
+        return np.where(self.cell_id[at] == cell_id, value[at], -np.inf)

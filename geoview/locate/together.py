@@ -57,7 +57,7 @@ def fused(evidence: Evidence) -> tuple[NDArray[np.float64], NDArray[np.float64]]
         The logarithm of each cell's probability to be the spot, (n,), and the probability of each photo to be a stray,
         (P,).
     """
-    together = evidence.log_ratio.sum(axis=0)
+    together = evidence.log_ratio.sum(axis=0) + evidence.log_prior
     log_probability = together - logsumexp(together, b=evidence.stands_for)
     stray = STRAY * (np.exp(log_probability - evidence.log_ratio) * evidence.stands_for).sum(axis=1)
     return log_probability, stray

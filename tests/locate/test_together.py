@@ -57,7 +57,9 @@ def said(log_ratio):
     log_ratio = np.logaddexp(np.log1p(-STRAY) + log_ratio, np.log(STRAY))
     n = log_ratio.shape[1]
     none = np.full(log_ratio.shape, -1)
-    return Evidence(np.arange(n, dtype=np.uint64), np.ones(n), log_ratio.astype(np.float32), none, none, log_ratio)
+    return Evidence(
+        np.arange(n, dtype=np.uint64), np.ones(n), log_ratio.astype(np.float32), none, none, log_ratio, np.zeros(n)
+    )
 
 
 EVIDENCE = arrays(np.float64, st.tuples(st.integers(1, 6), st.integers(2, 9)), elements=st.floats(-30, 30))
@@ -89,8 +91,8 @@ def test_no_stray_outvotes_two_photos_that_agree(n_cells, loud):
 def test_a_cell_that_speaks_for_others_counts_as_all_of_them():
     plain = said(np.random.default_rng(0).normal(size=(3, 5)))
     columns = [0, 1, 2, 3, 4, 4, 4]
-    copied = Evidence(plain.cell_id, np.array([1, 1, 1, 1, 3.0]), *(4 * [plain.log_ratio]))
-    spread = Evidence(plain.cell_id, np.ones(7), *(4 * [plain.log_ratio[:, columns]]))
+    copied = Evidence(plain.cell_id, np.array([1, 1, 1, 1, 3.0]), *(4 * [plain.log_ratio]), np.zeros(5))
+    spread = Evidence(plain.cell_id, np.ones(7), *(4 * [plain.log_ratio[:, columns]]), np.zeros(7))
     for one, other in zip(fused(copied), fused(spread), strict=True):
         np.testing.assert_allclose(one, other[: len(one)])
 

@@ -18,7 +18,6 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from PIL.ExifTags import GPS, IFD
 
 import tiles
 from geoview.cli import main
@@ -31,14 +30,6 @@ from geoview.serve import server
 from geoview.serve.answers import Answer
 
 STREAM = {"Accept": "application/x-ndjson"}
-
-
-def exif_at(lat, lon):
-    exif = Image.Exif()
-    gps = exif.get_ifd(IFD.GPSInfo)
-    gps[GPS.GPSLatitudeRef], gps[GPS.GPSLatitude] = "N" if lat >= 0 else "S", (abs(lat), 0.0, 0.0)
-    gps[GPS.GPSLongitudeRef], gps[GPS.GPSLongitude] = "E" if lon >= 0 else "W", (abs(lon), 0.0, 0.0)
-    return exif
 
 
 def located(client, sent, **headers):
@@ -102,7 +93,7 @@ def test_ten_thousand_by_ten_thousand_pixels_are_refused_unread(client, tools, k
 
 
 def test_where_a_photo_says_it_was_taken_is_told_back_only_when_asked(client, tools, kit):
-    here = tools.picture(exif=exif_at(*kit.CENTRE_DEG))
+    here = tools.picture(exif=kit.exif_at(*kit.CENTRE_DEG))
     answer = client.post("/locate", **tools.form(here))
     (plain,) = answer.json()["answers"]
     assert (plain["exif_lat"], plain["exif_lon"]) == (None, None)
@@ -114,8 +105,8 @@ def test_where_a_photo_says_it_was_taken_is_told_back_only_when_asked(client, to
     assert [c["cell"] for c in told["candidates"]] == [c["cell"] for c in plain["candidates"]], "and never a hint"
 
 
-def test_photos_without_a_position_or_with_a_false_one_are_answered_alike(client, tools):
-    photos = [tools.picture(), tools.picture(exif=exif_at(0, 0)), tools.picture(exif=exif_at(55.7, 13.2))]
+def test_photos_without_a_position_or_with_a_false_one_are_answered_alike(client, tools, kit):
+    photos = [tools.picture(), tools.picture(exif=kit.exif_at(0, 0)), tools.picture(exif=kit.exif_at(55.7, 13.2))]
     photos.append(tools.picture(exif=b"Exif\0\0II*\0" + b"\xff" * 40))
     answers = located(client, tools.form(*photos, exif=True))
     assert all(a["status"] == "ok" for a in answers)
