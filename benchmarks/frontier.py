@@ -1,12 +1,17 @@
 """Recall against time of approximate search: a tuned index beside other libraries, each alone in a process.
 
-python benchmarks/frontier.py --work DIR [--rows 1000000] [--methods geoview ...] [--region_share 0]
+python benchmarks/frontier.py --work DIR [--rows 1000000] [--methods geoview ...]
+python benchmarks/frontier.py --work DIR --rendered --out benchmarks/results/frontier_rendered.json
 
 Vectors are drawn: 300 groups of 30,000 clusters of very different size, with a spectrum that falls off as that of
-learnt embeddings does; queries are further from the clusters than rows are. Time is CPU time of one thread. Memory is
-what a process holds after a run, and those before it with quicker settings, beyond what it held before it opened the
-index; pages of mapped files that were read are included, and those of mapped rows, which the kernel takes back when it
-has a better use for them, also told apart. Peers that are not installed are left out and named.
+learnt embeddings does; queries are further from the clusters than rows are. With --rendered, they are the cell codes of
+a rendered town, aerial codes and the prototypes of half of its photos together at kappa 1, repeated: each copy has
+drawn noise, as large as neighbouring cells differ. Queries are of the other half of the photos, at any heading.
+
+Time is CPU time of one thread. Memory is what a process holds after a run, and those before it with quicker settings,
+beyond what it held before it opened the index; pages of mapped files that were read are included, and those of mapped
+rows, which the kernel takes back when it has a better use for them, also told apart. Peers that are not installed are
+left out and named.
 """
 
 from __future__ import annotations
@@ -29,7 +34,7 @@ import numpy as np
 from machine import cpu_model
 from numpy.typing import NDArray
 
-DIM, QUERIES, N_LISTS = 256, 1000, 4096
+DIM, QUERIES, N_LISTS = 256, 1000, 4096  # of drawn vectors, and of all
 GROUPS, CLUSTERS = 300, 30_000
 KS = (10, 100)
 # Spread of rows around their cluster, and how much further queries are.
@@ -43,6 +48,9 @@ LIBRARY = {"hnswlib": "hnswlib", "usearch": "usearch", "scann": "scann", "svs": 
 Vectors = NDArray[np.float32]
 #: (queries, k, setting) -> rows
 Search = Callable[[Vectors, int, Any], NDArray[np.integer]]
+
+# The town, and how finely it is divided: 24,000 cells.
+TOWN, SIDE_M, PHOTOS, LEVEL = ("european_town", 811), 1400.0, 150, 20
 
 
 class Method(NamedTuple):
@@ -83,6 +91,49 @@ def drawn_around(rows: Vectors, n: int, seed: int) -> Vectors:
     return unit(rows[rng.integers(0, len(rows), n)] + further / typical * noise(rng, n))
 
 
+def rendered(n: int, work: Path) -> tuple[Vectors, Vectors]:
+    """Returns codes of the cells of a town, copy after copy in the order of the cells, and photos of it."""
+    import tiles
+    from geoview.config import BuildConfig, DemoConfig, InferenceConfig
+    from geoview.data.queries import PhotoQuery
+    from geoview.demo import DemoSize, make_region
+    from geoview.geo.regions import Region
+    from geoview.index.build import build_index
+    from geoview.index.cell_index import CellIndex
+    from geoview.index.fusion import Fusion
+    from geoview.locate.localizer import Localizer
+    from geoview.models.encoder import CrossViewEncoder, find_encoder
+
+    style, seed = TOWN
+    folder = work / f"{style}_{seed}"
+    settings = DemoConfig(out=str(folder), style=style, seed=seed, num_workers=BUILD_THREADS)
+    region = make_region(settings, folder, DemoSize(SIDE_M, PHOTOS, PHOTOS, least_cells=1))
+    path, encoder = folder / f"index_{LEVEL}", find_encoder("demo")
+    if not (path / "manifest.json").exists():
+        config = BuildConfig(
+            encoder=str(encoder), imagery=[str(region.reference)], out=str(path), level=LEVEL, device="cpu"
+        )
+        source, outline = tiles.open_source(config.imagery), Region.from_geojson(region.outline)
+        photos = region.photos[::2]
+        build_index(CrossViewEncoder.load(encoder), source, outline, path, config, photos=photos).close()
+    with CellIndex.open(path) as index:
+        index.set_fusion(Fusion(1.0), {})
+        codes = [block for number in range(len(index.manifest.shards)) for block in index.codes(number)]
+        town = np.concatenate(codes)[:, : index.manifest.dim].astype(np.float32)
+        asked = [PhotoQuery(photo.path, fov_deg=photo.fov_deg) for photo in region.photos[1::2]]
+        vectors = np.concatenate([p.vectors for p in Localizer(index, InferenceConfig(device="cpu")).embed(asked)])
+    rng = np.random.default_rng(0)
+    queries = vectors[np.sort(rng.choice(len(vectors), QUERIES, replace=False))]
+    apart = float(np.median(np.linalg.norm(np.diff(town, axis=0), axis=1)))
+    spread = np.linalg.cholesky(np.cov(town.T) + 1e-8 * np.eye(town.shape[1])).T.astype(np.float32)
+    rows = np.repeat(town, math.ceil(n / len(town)), axis=0)[:n]
+    for start in range(0, n, 2**16):
+        added = rng.standard_normal((min(2**16, n - start), town.shape[1]), np.float32) @ spread
+        added *= apart / np.linalg.norm(added, axis=1, keepdims=True)
+        rows[start : start + len(added)] += added
+    return rows, queries
+
+
 def noise(rng: np.random.Generator, n: int) -> Vectors:
     return (rng.standard_normal((n, DIM)) * SPECTRUM @ ROTATION).astype(np.float32)
 
@@ -91,7 +142,7 @@ def unit(vectors: Vectors) -> Vectors:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
-def geoview(memory_share: float) -> Method:
+def geoview(dim: int, memory_share: float) -> Method:
     """Ours: the index as the command makes it; a share of its memory decides how fine its codes are."""
 
     def build(rows: Vectors, folder: Path) -> None:
@@ -99,7 +150,7 @@ def geoview(memory_share: float) -> Method:
         from geoview.config import TuneConfig
         from geoview.index import tuning
 
-        memory_gb = len(rows) * (DIM / 4 + 8) * memory_share / 1e9
+        memory_gb = len(rows) * (dim / 4 + 8) * memory_share / 1e9
         chosen, _ = tuning.tune(folder, TuneConfig(recall=0.5, memory_gb=memory_gb))
         print(f"frontier: tuned to {chosen}", file=sys.stderr)
 
@@ -117,7 +168,7 @@ def geoview(memory_share: float) -> Method:
         from geoview.topk import top_k, top_k_of
 
         importlib.import_module("geoview.index.cell_index")
-        rows = np.eye(DIM, dtype=np.float32).repeat(4, axis=0)
+        rows = np.eye(dim, dtype=np.float32).repeat(4, axis=0)
         top_k(rows, [(np.arange(len(rows)), rows)], 10)
         top_k_of(rows, np.tile(np.arange(500), (len(rows), 1)), rows.__getitem__, 10)
         with tempfile.TemporaryDirectory() as folder:
@@ -161,18 +212,19 @@ def write_index(folder: Path, rows: Vectors) -> None:
     encoder = {"fingerprint": "0" * 16, "folder": "encoder/none"}
     chip = {"size_px": 96, "gsd_m": 0.6}
     store.commit(
-        folder, Manifest(level=16, dim=DIM, chip=chip, encoder=encoder, min_coverage=0.5, shards=entries, **made)
+        folder,
+        Manifest(level=16, dim=rows.shape[1], chip=chip, encoder=encoder, min_coverage=0.5, shards=entries, **made),
     )
 
 
-def faiss_method(factory: str, settings: list[Any], setter: Callable[[Any, Any], None]) -> Method:
+def faiss_method(dim: int, factory: str, settings: list[Any], setter: Callable[[Any, Any], None]) -> Method:
     """An index of FAISS's factory."""
 
     def build(rows: Vectors, folder: Path) -> None:
         import faiss
 
         faiss.omp_set_num_threads(BUILD_THREADS)
-        index: Any = faiss.index_factory(DIM, factory, faiss.METRIC_INNER_PRODUCT)
+        index: Any = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
         if "HNSW" in factory:
             index.hnsw.efConstruction = 100
         index.train(rows[np.random.default_rng(0).choice(len(rows), min(len(rows), 64 * N_LISTS), replace=False)])
@@ -205,11 +257,11 @@ def refined(index: Any, setting: tuple[int, int]) -> None:
 WIDTHS = [16, 32, 64, 128, 256, 512, 1024]
 
 
-def hnswlib_method() -> Method:
+def hnswlib_method(dim: int) -> Method:
     def build(rows: Vectors, folder: Path) -> None:
         import hnswlib
 
-        index = hnswlib.Index("ip", DIM)
+        index = hnswlib.Index("ip", dim)
         index.init_index(len(rows), ef_construction=100, M=32)
         index.add_items(rows, num_threads=BUILD_THREADS)
         folder.mkdir(parents=True)
@@ -218,7 +270,7 @@ def hnswlib_method() -> Method:
     def opened(folder: Path) -> Search:
         import hnswlib
 
-        index = hnswlib.Index("ip", DIM)
+        index = hnswlib.Index("ip", dim)
         index.load_index(str(folder / "index"))
 
         def search(queries: Vectors, k: int, width: int) -> NDArray[np.integer]:
@@ -230,11 +282,11 @@ def hnswlib_method() -> Method:
     return Method(lambda: importlib.import_module("hnswlib"), build, opened, WIDTHS)
 
 
-def usearch_method() -> Method:
+def usearch_method(dim: int) -> Method:
     def made() -> Any:
         from usearch.index import Index
 
-        return Index(ndim=DIM, metric="ip", dtype="bf16", connectivity=32, expansion_add=100)
+        return Index(ndim=dim, metric="ip", dtype="bf16", connectivity=32, expansion_add=100)
 
     def build(rows: Vectors, folder: Path) -> None:
         index = made()
@@ -256,7 +308,7 @@ def usearch_method() -> Method:
     return Method(lambda: importlib.import_module("usearch.index"), build, opened, WIDTHS)
 
 
-def scann_method() -> Method:
+def scann_method(dim: int) -> Method:
     def build(rows: Vectors, folder: Path) -> None:
         import scann
 
@@ -290,7 +342,7 @@ def scann_method() -> Method:
     return Method(lambda: importlib.import_module("scann"), build, opened, grid([4, 10]))
 
 
-def svs_method() -> Method:
+def svs_method(dim: int) -> Method:
     def build(rows: Vectors, folder: Path) -> None:
         import svs
 
@@ -324,19 +376,21 @@ def set_width(index: Any, width: int) -> None:
     index.hnsw.efSearch = width
 
 
-METHODS: dict[str, Callable[[], Method]] = {
-    "geoview": lambda: geoview(1.1),
-    "geoview-small": lambda: geoview(0.7),
-    "faiss-flat": lambda: faiss_method("Flat", [None], lambda index, setting: None),
-    "faiss-ivfpqfs-refine": lambda: faiss_method(
-        f"IVF{N_LISTS},PQ{DIM // 2}x4fsr,Refine(SQfp16)", grid([2, 4, 10, 20]), refined
+METHODS: dict[str, Callable[[int], Method]] = {
+    "geoview": lambda dim: geoview(dim, 1.1),
+    "geoview-small": lambda dim: geoview(dim, 0.7),
+    "faiss-flat": lambda dim: faiss_method(dim, "Flat", [None], lambda index, setting: None),
+    "faiss-ivfpqfs-refine": lambda dim: faiss_method(
+        dim, f"IVF{N_LISTS},PQ{dim // 2}x4fsr,Refine(SQfp16)", grid([2, 4, 10, 20]), refined
     ),
     # As many lists as geoview takes for a million rows.
-    "faiss-ivf2048pqfs-refine": lambda: faiss_method(
-        f"IVF2048,PQ{DIM // 2}x4fsr,Refine(SQfp16)", grid([2, 4, 10, 20]), refined
+    "faiss-ivf2048pqfs-refine": lambda dim: faiss_method(
+        dim, f"IVF2048,PQ{dim // 2}x4fsr,Refine(SQfp16)", grid([2, 4, 10, 20]), refined
     ),
-    "faiss-rabitqfs-refine": lambda: faiss_method(f"IVF{N_LISTS},RaBitQfs,Refine(SQfp16)", grid([4, 10, 32]), refined),
-    "faiss-hnsw-sq8": lambda: faiss_method("HNSW32_SQ8", WIDTHS, set_width),
+    "faiss-rabitqfs-refine": lambda dim: faiss_method(
+        dim, f"IVF{N_LISTS},RaBitQfs,Refine(SQfp16)", grid([4, 10, 32]), refined
+    ),
+    "faiss-hnsw-sq8": lambda dim: faiss_method(dim, "HNSW32_SQ8", WIDTHS, set_width),
     "hnswlib": hnswlib_method,
     "usearch": usearch_method,
     "scann": scann_method,
@@ -358,7 +412,7 @@ def held_mb() -> tuple[float, float]:
 
 def measured(name: str, work: Path) -> Iterator[dict[str, Any]]:
     """Builds what is not there, and searches; in a process of its own."""
-    method, folder = METHODS[name](), work / name
+    method, folder = METHODS[name](np.load(work / "queries.npy", mmap_mode="r").shape[1]), work / name
     record = work / f"{name}.json"
     if not record.exists():
         rows = np.load(work / "rows.npy")
@@ -408,6 +462,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rendered", action="store_true", help="codes of a rendered town, in place of drawn vectors")
     parser.add_argument("--methods", nargs="+", choices=[*METHODS], default=[*METHODS])
     parser.add_argument("--one", choices=[*METHODS], help="measure one, in this process")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/frontier.json"))
@@ -418,7 +473,7 @@ def main() -> None:
         return
     args.work.mkdir(parents=True, exist_ok=True)
     if not (args.work / "truth.npy").exists():
-        rows, queries = drawn(args.rows, seed=0)
+        rows, queries = rendered(args.rows, args.work) if args.rendered else drawn(args.rows, seed=0)
         # Codes are kept in half precision: that is what all are asked to find.
         rows = rows.astype(np.float16).astype(np.float32)
         np.save(args.work / "rows.npy", rows)
@@ -448,8 +503,9 @@ def main() -> None:
             print_one(name, results[name])
     content = {
         "what": "CPU time of one thread for 1,000 queries at once, memory in MiB beyond the bare process",
+        "vectors": "cell codes of a rendered town, repeated" if args.rendered else "drawn",
         "rows": args.rows,
-        "dim": DIM,
+        "dim": np.load(args.work / "queries.npy", mmap_mode="r").shape[1],
         "results": results,
         "not_measured": missing,
         "build_threads": BUILD_THREADS,
