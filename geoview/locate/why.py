@@ -78,7 +78,8 @@ class Drawn:
         return _side_by_side(
             [panel for panel in (self.photo, self.seen, self.chip) if panel is not None],
             f"{title}{looking}",
-            f"cosine with this chip {self.cosine:.4f}, the sum of all squares: red speaks for the place, blue against it",
+            f"cosine with this chip {self.cosine:.4f}, the sum of all squares: "
+            "red speaks for the place, blue against it",
         )
 
 
