@@ -566,12 +566,12 @@ def _explained(
     from geoview.locate.why import Explainer, check_folder
 
     assert config.why is not None
-    explainer, folder = Explainer(localizer, imagery, view), Path(config.why)
+    explainer, folder = Explainer(localizer, imagery), Path(config.why)
     check_folder(folder, overwrite=config.overwrite)
 
     def passed(answers: Iterable[Localization]) -> Iterator[Localization]:
         for number, (query, answer) in enumerate(zip(queries, answers, strict=True), start=1):
-            explainer.write(folder, number, query, answer)
+            explainer.write(folder, number, query, answer, view)
             yield answer
 
     return passed

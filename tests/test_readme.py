@@ -87,16 +87,17 @@ def in_small(words):
 
 def served(words):
     """Runs the service, asks it what the README asks, and ends it as an operator does."""
-    (asked,) = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("curl ")]
+    asked = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("curl ")]
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     found = []
 
     def ask():
         until_up = ["--retry", "60", "--retry-delay", "1", "--retry-connrefused"]
-        words = shlex.split(asked.replace(":8000", f":{port}"))
         try:
-            found.append(subprocess.run([*words, "--silent", *until_up], check=True, stdout=subprocess.PIPE).stdout)
+            for line in asked:
+                words = [*shlex.split(line.replace(":8000", f":{port}")), "--silent", "--fail", *until_up]
+                found.append(subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout)
         finally:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -104,7 +105,9 @@ def served(words):
     thread.start()
     code = main([*words, "--port", str(port), "--device", "cpu"])
     thread.join()
-    assert [answer["status"] for answer in json.loads(found[0])["answers"]] == ["ok", "ok"]
+    located, _ = found
+    assert [answer["status"] for answer in json.loads(located)["answers"]] == ["ok", "ok"]
+    assert Path("why.jpg").read_bytes().startswith(b"\xff\xd8"), "a JPEG"
     return code
 
 

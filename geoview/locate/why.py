@@ -21,10 +21,9 @@ from geoview.errors import ConfigError, GeoviewError, OutputExistsError
 from geoview.files import full_disk_told, write_binary
 from geoview.geo import cells
 from geoview.locate.localizer import Localization, Localizer, PhotoView
-from geoview.locate.posterior import Place
 from geoview.models.encoder import CrossViewEncoder
 
-__all__ = ["Explainer", "Reasons", "check_folder", "reasons"]
+__all__ = ["Drawn", "Explainer", "Reasons", "check_folder", "reasons"]
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +53,36 @@ class Reasons:
     chip: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A photo and the chip of a place, tinted: red speaks for the place, blue against it, the stronger the deeper.
+
+    Attributes:
+        cosine: Of photo and chip; what all squares of either add up to.
+        heading_deg: Of the photo's middle column, as it was laid out; None where that does not matter.
+        photo: The photo itself, tinted on the ground that it shows where the encoder sees a plan of that, and plain
+            elsewhere; None of photos from above.
+        seen: The photo as the encoder sees it.
+        chip: As the encoder sees it, north up.
+    """
+
+    cosine: float
+    heading_deg: float | None
+    photo: Image.Image | None
+    seen: Image.Image
+    chip: Image.Image
+
+    def sheet(self, title: str) -> Image.Image:
+        """Returns all pictures side by side, over a title and what their colours mean."""
+        looking = "" if self.heading_deg is None else f", looking {self.heading_deg:.0f} degrees"
+        return _side_by_side(
+            [panel for panel in (self.photo, self.seen, self.chip) if panel is not None],
+            f"{title}{looking}",
+            f"cosine with this chip {self.cosine:.4f}, the sum of all squares: "
+            "red speaks for the place, blue against it",
+        )
+
+
 def reasons(encoder: CrossViewEncoder, photo: Picture, chip: Picture, *, seen: Seen) -> Reasons:
     """Splits the cosine of a photo and a chip by their squares, as `CrossViewEncoder.parts` splits embeddings: exactly.
 
@@ -69,9 +98,12 @@ def reasons(encoder: CrossViewEncoder, photo: Picture, chip: Picture, *, seen: S
     Raises:
         EncoderError: The encoder's embeddings are no sums over squares.
     """
-    a, b = _parts(encoder, photo, seen), _parts(encoder, chip, "aerial")
-    whole_a, whole_b = a.sum(axis=(0, 1)), b.sum(axis=(0, 1))
-    return Reasons(float(whole_a @ whole_b), a @ whole_b, b @ whole_a)
+    return _reasons(_parts(encoder, photo, seen), _parts(encoder, chip, "aerial"))
+
+
+def _reasons(photo: NDArray[np.float32], chip: NDArray[np.float32]) -> Reasons:
+    whole_photo, whole_chip = photo.sum(axis=(0, 1)), chip.sum(axis=(0, 1))
+    return Reasons(float(whole_photo @ whole_chip), photo @ whole_chip, chip @ whole_photo)
 
 
 def check_folder(folder: Path, *, overwrite: bool) -> None:
@@ -93,22 +125,23 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
 class Explainer:
     """Draws photos beside the chips of their places, with what speaks for and against each."""
 
-    def __init__(self, localizer: Localizer, imagery: tiles.ImagerySource, view: PhotoView | None = None) -> None:
+    def __init__(self, localizer: Localizer, imagery: tiles.ImagerySource) -> None:
         """Checks that the encoder's reasons can be told.
 
         Args:
-            localizer: That gave the answers.
+            localizer: That gives the answers.
             imagery: Where chips are cut from.
-            view: What the photos show.
 
         Raises:
             EncoderError: The encoder's embeddings are no sums over squares.
         """
-        self._localizer, self._imagery, self._view = localizer, imagery, view or PhotoView()
+        self._localizer, self._imagery = localizer, imagery
         size_px = localizer.encoder.aerial.size_px
         localizer.encoder.parts(torch.zeros(1, 3, size_px, size_px, device=_device(localizer.encoder)))
 
-    def write(self, folder: Path, number: int, query: PhotoQuery, answer: Localization) -> None:
+    def write(
+        self, folder: Path, number: int, query: PhotoQuery, answer: Localization, view: PhotoView | None = None
+    ) -> None:
         """Writes `why_<number>_<rank>.jpg` for the first three places of an answer.
 
         A photo or chip that cannot be read is told, and stops nothing.
@@ -118,61 +151,73 @@ class Explainer:
             number: Of the photo among those asked about.
             query: The photo.
             answer: Its answer.
+            view: What the photo shows.
 
         Raises:
             StorageFullError: The disk is full.
         """
         for rank, place in enumerate(answer.places[:_PLACES], start=1):
+            known = query if place.heading_deg is None else replace(query, heading_deg=place.heading_deg)
             try:
-                picture = self.drawn(query, place, f"photo {number}, rank {rank}")
+                drawn = self.drawn(known, place.latlon_deg, view)
             except (GeoviewError, tiles.TilesError) as error:
                 log.warning("no reasons are shown: %s", error)
                 continue
+            token = cells.tokens(np.array([place.cell_id], np.uint64))[0]
+            lat, lon = place.latlon_deg
+            title = f"photo {number}, rank {rank}: score {place.score:.4f}, cell {token}, {lat:.6f}, {lon:.6f}"
             with full_disk_told(folder), write_binary(folder / f"why_{number:04d}_{rank}.jpg") as file:
-                picture.save(file, "JPEG", quality=_JPEG_QUALITY)
+                drawn.sheet(title).save(file, "JPEG", quality=_JPEG_QUALITY)
 
-    def drawn(self, query: PhotoQuery, place: Place, title: str) -> Image.Image:
-        """Draws the photo, the photo as the encoder sees it and the chip of a place side by side.
+    def drawn(self, query: PhotoQuery, latlon_deg: tuple[float, float], view: PhotoView | None = None) -> Drawn:
+        """Draws a photo and the chip around a place with what speaks for and against it.
 
         Where the encoder sees a plan, the map is drawn on the photo, too, on the ground that each pixel is of.
+
+        Args:
+            query: The photo. Of the ways in which it may have been taken, such as headings where none is known, the
+                one most like the chip counts.
+            latlon_deg: Middle of the chip.
+            view: What the photo shows.
 
         Raises:
             GeoviewError: The photo cannot be read.
             TilesError: There is no imagery.
         """
-        encoder, heading_deg = self._localizer.encoder, place.heading_deg
-        known = query if heading_deg is None else replace(query, heading_deg=heading_deg)
-        prepared = self._localizer.prepare(known, self._view)
+        encoder, view = self._localizer.encoder, view or PhotoView()
+        prepared = self._localizer.prepare(query, view)
         if prepared.error:
             raise GeoviewError(prepared.error)
-        chip = self._imagery.chip(
-            np.array(place.latlon_deg), size_px=encoder.aerial.size_px, gsd_m=encoder.aerial.gsd_m
-        )
-        found = [reasons(encoder, picture, chip, seen=self._view.kind) for picture in prepared.pictures]
+        chip = self._imagery.chip(np.array(latlon_deg), size_px=encoder.aerial.size_px, gsd_m=encoder.aerial.gsd_m)
+        of_chip = _parts(encoder, chip, "aerial")
+        found = [_reasons(_parts(encoder, picture, view.kind), of_chip) for picture in prepared.pictures]
         best = int(np.argmax([each.score for each in found]))
-        why, seen = found[best], prepared.pictures[best]
+        why, seen, heading_deg = found[best], prepared.pictures[best], prepared.headings_deg[best]
         strongest = float(max(np.abs(why.photo).max(), np.abs(why.chip).max(), 1e-6))
-        panels = [_panel(seen, why.photo, strongest), _panel(chip, why.chip, strongest)]
-        if self._view.kind == "ground":
-            panels.insert(0, self._photo(query, heading_deg, best, why.photo, strongest))
-        heading = "" if heading_deg is None else f", looking {heading_deg:.0f} degrees"
-        token = cells.tokens(np.array([place.cell_id], np.uint64))[0]
-        lat, lon = place.latlon_deg
-        return _side_by_side(
-            panels,
-            f"{title}: score {place.score:.4f}, cell {token}, {lat:.6f}, {lon:.6f}{heading}",
-            f"cosine with this chip {why.score:.4f}, the sum of all squares: red speaks for the place, blue against it",
+        # Ways go through all headings for one height and tilt of the camera after another.
+        camera = best // len(set(prepared.headings_deg))
+        return Drawn(
+            why.score,
+            None if np.isnan(heading_deg) else heading_deg,
+            self._photo(query, view, heading_deg, camera, why.photo, strongest) if view.kind == "ground" else None,
+            _panel(seen, why.photo, strongest),
+            _panel(chip, why.chip, strongest),
         )
 
     def _photo(
-        self, query: PhotoQuery, heading_deg: float | None, camera: int, values: NDArray[np.float32], strongest: float
+        self,
+        query: PhotoQuery,
+        view: PhotoView,
+        heading_deg: float,
+        camera: int,
+        values: NDArray[np.float32],
+        strongest: float,
     ) -> Image.Image:
         """Draws the photo itself; with the map on the ground that it shows, where that was laid out."""
         spec = self._localizer.encoder.ground
-        metadata = read_metadata(query.photo)
-        photo = StreetPhoto.open(query.photo, metadata, fov_deg=query.fov_deg or self._view.fov_deg)
+        photo = StreetPhoto.open(query.photo, read_metadata(query.photo), fov_deg=query.fov_deg or view.fov_deg)
         image = _fitted(photo.image)
-        if not isinstance(spec, PlanView) or heading_deg is None:
+        if not isinstance(spec, PlanView):
             return image
         eye_m, pitch_deg = photo.cameras(spec)[camera]
         ground_m = photo.ground_m(image.size, heading_deg, eye_height_m=eye_m, pitch_deg=pitch_deg)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any, Literal
 
 import numpy as np
 import shapely
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from geoview.geo import cells
 from geoview.locate.candidates import rows
 from geoview.locate.localizer import Localization
 from geoview.locate.posterior import Posterior
+from geoview.locate.why import Drawn
 from geoview.serve.generations import Generation, outlines_of
-from geoview.serve.pictures import MIN_ZOOM, deepest_zoom
+from geoview.serve.pictures import MIN_ZOOM, deepest_zoom, jpeg
 from geoview.serve.requests import Asked
 
 __all__ = [
@@ -26,8 +29,10 @@ __all__ = [
     "Health",
     "IndexState",
     "Located",
+    "Reasons",
     "about",
     "answer_of",
+    "reasons_of",
     "state_of",
 ]
 
@@ -141,6 +146,31 @@ class Located(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"index": _STATE, "answers": [_ANSWER]}]})
 
 
+class Reasons(BaseModel):
+    """Why a photo may be of a cell, in pictures: red speaks for it, blue against it."""
+
+    query: str = Field(description="The file name, without folders.")
+    cell: str = Field(description="S2 token.")
+    heading_deg: float | None = Field(description="With which the photo was laid out; null where that does not matter.")
+    cosine: float = Field(description="Of photo and chip: what all squares of either add up to.")
+    photo: str | None = Field(description="The photo, as the data URL of a JPEG; null for photos from above.")
+    seen: str = Field(description="The photo as the encoder sees it, likewise.")
+    chip: str = Field(description="The chip of the cell, north up, likewise.")
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "query": "street.jpg",
+                    "cell": "479e75f1",
+                    "heading_deg": 135.0,
+                    "cosine": 0.7312,
+                    **dict.fromkeys(("photo", "seen", "chip"), "data:image/jpeg;base64,/9j/4AAQSkZJRg=="),
+                }
+            ]
+        }
+    )
+
+
 class Health(BaseModel):
     """The service answers."""
 
@@ -182,6 +212,7 @@ class About(BaseModel):
     calibration: dict[str, Any] | None
     tiles: TileLayer | None = Field(description="Null where the imagery is gone.")
     imagery: Literal["there", "gone"] = Field(description="Whether there are chips and tiles.")
+    why: bool = Field(description="Whether there are reasons to show: not without imagery, nor of every encoder.")
     basemap: Basemap | None
     model_config = ConfigDict(
         json_schema_extra={
@@ -200,6 +231,7 @@ class About(BaseModel):
                     "calibration": {"on": "photos"},
                     "tiles": {"url": "/tiles/{z}/{x}/{y}.webp?v=3", "minzoom": 10, "maxzoom": 19},
                     "imagery": "there",
+                    "why": True,
                     "basemap": {"url": "https://tiles.example.org/{z}/{x}/{y}.png", "attribution": "Somebody"},
                 }
             ]
@@ -220,6 +252,20 @@ def answer_of(localization: Localization, asked: Asked) -> Answer:
         if row["rank"] is not None
     ]
     return Answer.model_validate(found[0] | {"candidates": candidates, "heat": heat})
+
+
+def reasons_of(drawn: Drawn, query: str, cell: str) -> Reasons:
+    """Returns what speaks for a photo being of a cell."""
+    photo = None if drawn.photo is None else _data_url(drawn.photo)
+    return Reasons(
+        query=query,
+        cell=cell,
+        heading_deg=drawn.heading_deg,
+        cosine=round(drawn.cosine, 4),
+        photo=photo,
+        seen=_data_url(drawn.seen),
+        chip=_data_url(drawn.chip),
+    )
 
 
 def state_of(generation: Generation, answers: list[Answer]) -> IndexState:
@@ -253,8 +299,13 @@ def about(generation: Generation, basemap: Basemap | None) -> About:
         calibration=manifest.calibration,
         tiles=layer,
         imagery="gone" if layer is None else "there",
+        why=generation.explainer is not None,
         basemap=basemap,
     )
+
+
+def _data_url(image: Image.Image) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg(np.asarray(image))).decode()}"
 
 
 def _heat(posterior: Posterior) -> dict[str, Any]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
 import anyio
+import numpy as np
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
@@ -22,8 +23,11 @@ from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+import tiles
 from geoview.config import ServeConfig
-from geoview.errors import RegionError
+from geoview.errors import GeoviewError, RegionError
+from geoview.locate.localizer import Localization
+from geoview.locate.why import Drawn
 from geoview.serve.answers import (
     STREAM_EXAMPLE,
     About,
@@ -32,15 +36,17 @@ from geoview.serve.answers import (
     Fault,
     Health,
     Located,
+    Reasons,
     about,
     answer_of,
+    reasons_of,
     state_of,
 )
 from geoview.serve.generations import Generation, Generations
 from geoview.serve.guard import Door, Guard, read_token, safe_headers
 from geoview.serve.metrics import Counted, Metrics
-from geoview.serve.pictures import NoPictureError, Pictures
-from geoview.serve.requests import Asked, one_line, read_photos, search_of
+from geoview.serve.pictures import NoPictureError, Pictures, jpeg, lost
+from geoview.serve.requests import Asked, AskedWhy, Shown, claim_of, one_line, plain_text, read_photos, search_of
 from geoview.serve.uploads import Uploads
 from geoview.serve.worker import Job, QueueFullError, Worker
 
@@ -63,9 +69,10 @@ _BROKEN = "this could not be answered; the log of the service tells why"
 _METRICS = 'geoview_requests_total{route="/locate",status="200"} 7.0'
 _NOTHING: dict[int | str, dict[str, Any]] = {204: {"description": "There is no imagery here"}}
 _SESSION: dict[int | str, dict[str, Any]] = {204: {"description": "The cookie is set, where a token is needed"}}
+_REFUSED: dict[int | str, dict[str, Any]] = {status: {"model": Fault} for status in (408, 413, 415, 422, 503, 504)}
 _LOCATED: dict[int | str, dict[str, Any]] = {
     200: {"model": Located, "content": {_STREAM: {"example": STREAM_EXAMPLE}}},
-    **{status: {"model": Fault} for status in (408, 413, 415, 422, 503, 504)},
+    **_REFUSED,
 }
 
 
@@ -109,6 +116,7 @@ def make_app(config: ServeConfig, static: Path = STATIC) -> FastAPI:
         responses={status: {"model": Fault} for status in (400, 401, 403)},
     )
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(NoPictureError, _absent)
     app.add_exception_handler(ClientDisconnect, _left)
     app.add_exception_handler(Exception, _broken)
     app.add_middleware(Guard, door=door, headers=headers)
@@ -118,6 +126,14 @@ def make_app(config: ServeConfig, static: Path = STATIC) -> FastAPI:
     async def locate(request: Request) -> Response:
         """Tell where photos were taken; with `Accept: application/x-ndjson`, as the answers come."""
         return await service.locate(request)
+
+    @app.post("/why", openapi_extra={"requestBody": _WHY_FORM}, responses=_WHY, response_class=Response)
+    async def why(request: Request) -> Response:
+        """Show what in a photo and in the chip of a cell speaks for the photo being of it; red for, blue against it.
+
+        All pictures side by side; or, with `Accept: application/json`, one by one.
+        """
+        return await service.why(request)
 
     @app.get("/chips/{token}.jpg", responses=_picture("image/jpeg"), response_class=Response)
     async def chip(
@@ -193,27 +209,32 @@ class _Service:
 
     async def locate(self, request: Request) -> Response:
         async with AsyncExitStack() as stack:
-            form = await stack.enter_async_context(self.uploads.form(request))
+            form = await stack.enter_async_context(self.uploads.form(request, max_photos=self._config.max_photos))
             asked = Asked.of(form)
             photos = await read_photos(form, asked)
             generation = stack.enter_context(self.generations.held())
             search = await asyncio.to_thread(search_of, asked, generation)
-            job = Job(photos, asked.photo_view, search, generation)
-            try:
-                stack.enter_context(self._worker.queued(job))
-            except QueueFullError:
-                raise HTTPException(503, "too many photos wait; try again", _RETRY) from None
+            job: Job[Localization] = Job(photos, asked.photo_view, search, generation)
+            stack.enter_context(self._queued(job))
             if _STREAM in request.headers.get("accept", ""):
                 return _Stream(self._events(job, asked), stack.pop_all())
             return await _unless_gone(request, self._whole(job, asked))
 
+    async def why(self, request: Request) -> Response:
+        async with AsyncExitStack() as stack:
+            form = await stack.enter_async_context(self.uploads.form(request, max_photos=1))
+            asked = AskedWhy.of(form)
+            photos = await read_photos(form, asked)
+            generation = stack.enter_context(self.generations.held())
+            job: Job[Drawn] = Job(photos, asked.photo_view, claim_of(asked, generation), generation)
+            stack.enter_context(self._queued(job))
+            as_json = "application/json" in request.headers.get("accept", "")
+            return await _unless_gone(request, self._reasons(job, asked, as_json=as_json))
+
     async def picture(self, cut: Callable[[Generation], bytes | None], media_type: str) -> Response:
         """Returns what a function cuts, in a thread of few."""
         with self.generations.held() as generation:
-            try:
-                content = await anyio.to_thread.run_sync(cut, generation, limiter=self._cutters)
-            except NoPictureError as reason:
-                raise HTTPException(404, str(reason)) from None
+            content = await anyio.to_thread.run_sync(cut, generation, limiter=self._cutters)
         headers = {"Cache-Control": f"private, max-age={_KEPT_S}"}
         if content is None:
             return Response(status_code=204, headers=headers)
@@ -223,14 +244,37 @@ class _Service:
         self._worker.close(self._config.shutdown_s)
         self.generations.close()
 
-    async def _whole(self, job: Job, asked: Asked) -> Response:
+    @contextmanager
+    def _queued(self, job: Job[Any]) -> Iterator[None]:
+        try:
+            with self._worker.queued(job):
+                yield
+        except QueueFullError:
+            raise HTTPException(503, "too many photos wait; try again", _RETRY) from None
+
+    async def _reasons(self, job: Job[Drawn], asked: AskedWhy, *, as_json: bool) -> Response:
+        name = job.photos[0].path
+        try:
+            (drawn,) = [each async for each in job.answers(self._config.answer_s)]
+        except GeoviewError as error:  # about the photo, and names nothing else
+            raise HTTPException(422, plain_text(str(error))) from None
+        except tiles.TilesError as error:
+            raise lost(error) from None
+        except Exception as error:
+            raise self._fault(error) from None
+        if as_json:
+            return _json(await asyncio.to_thread(reasons_of, drawn, name, asked.cell))
+        sheet = await asyncio.to_thread(lambda: jpeg(np.asarray(drawn.sheet(f"{name}: cell {asked.cell}"))))
+        return Response(sheet, media_type="image/jpeg")
+
+    async def _whole(self, job: Job[Localization], asked: Asked) -> Response:
         try:
             answers = [answer_of(each, asked) async for each in job.answers(self._config.answer_s)]
         except Exception as error:
             raise self._fault(error) from None
         return _json(Located(index=state_of(job.generation, answers), answers=answers))
 
-    async def _events(self, job: Job, asked: Asked) -> AsyncIterator[str]:
+    async def _events(self, job: Job[Localization], asked: Asked) -> AsyncIterator[str]:
         answers: list[Answer] = []
         yield _line("received", photos=len(job.photos))
         try:
@@ -307,6 +351,10 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": one_line(list(error.errors()))}, 422)
 
 
+async def _absent(_: Request, reason: Exception) -> JSONResponse:
+    return JSONResponse({"detail": str(reason)}, 404)
+
+
 async def _left(_: Request, __: Exception) -> Response:
     return Response(status_code=_GONE)
 
@@ -315,29 +363,33 @@ async def _broken(_: Request, __: Exception) -> JSONResponse:
     return JSONResponse({"detail": _BROKEN}, 500)
 
 
-def _picture(media_type: str) -> dict[int | str, dict[str, Any]]:
-    """Describes a route that answers with a picture."""
+def _picture(media_type: str, or_else: type[BaseModel] | None = None) -> dict[int | str, dict[str, Any]]:
+    """Describes a route that answers with a picture, or with JSON where that is asked for."""
     content = {media_type: {"schema": {"type": "string", "format": "binary"}}}
     return {
-        200: {"description": "The picture", "content": content},
+        200: {"description": "The picture", "content": content, "model": or_else},
         404: {"model": Fault, "description": "There is none; the detail says why"},
         422: {"model": Fault},
     }
 
 
-def _form() -> dict[str, Any]:
-    """Describes the form of /locate: fields that may be left out are not null."""
-    schema = Asked.model_json_schema()
+def _form(asked: type[Shown], example: dict[str, Any]) -> dict[str, Any]:
+    """Describes a form: fields that may be left out are not null."""
+    schema = asked.model_json_schema()
     for name, described in schema["properties"].items():
         either = described.pop("anyOf", [])
         schema["properties"][name] = {k: v for k, v in (either[0] | described if either else described).items()}
         if schema["properties"][name].get("default", 0) is None:
             del schema["properties"][name]["default"]
     photos = {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
+    if asked is AskedWhy:
+        photos["maxItems"] = 1
     schema["properties"] = {"photos": photos, **schema["properties"]}
-    schema["required"] = ["photos"]
-    example = {"photos": ["street.jpg"], "near": "48.137,11.575", "radius_m": 5000, "top_k": 5}
+    schema["required"] = ["photos", *schema.get("required", [])]
+    example = {"photos": ["street.jpg"], **example}
     return {"required": True, "content": {"multipart/form-data": {"schema": schema, "example": example}}}
 
 
-_FORM = _form()
+_FORM = _form(Asked, {"near": "48.137,11.575", "radius_m": 5000, "top_k": 5})
+_WHY_FORM = _form(AskedWhy, {"cell": "479e75f1", "heading_deg": 135})
+_WHY = _REFUSED | _picture("image/jpeg", Reasons)

@@ -15,7 +15,7 @@ from shapely.geometry.base import BaseGeometry
 
 import tiles
 from geoview.config import ServeConfig
-from geoview.errors import ConfigError
+from geoview.errors import ConfigError, EncoderError
 from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.index.cell_index import CellIndex
@@ -23,6 +23,7 @@ from geoview.index.remote import place_of
 from geoview.index.store import read_manifest
 from geoview.locate.calibration import Calibration
 from geoview.locate.localizer import Localizer
+from geoview.locate.why import Explainer
 
 __all__ = ["Generation", "Generations", "outlines_of"]
 
@@ -43,6 +44,7 @@ class Generation:
         index: For the worker's thread alone; `has_cell` may be asked from any.
         localizer: With the index's encoder.
         imagery: Where chips and tiles are cut from; None where it is gone.
+        explainer: Draws why a photo may be of a cell; None without imagery, or where the encoder tells no reasons.
         n_cells: With a code.
         bounds_deg: (west, south, east, north) around the centres of all cells, west above east across the date line.
         surroundings: Ground that all cells lie in.
@@ -67,6 +69,7 @@ class Generation:
             calibration = Calibration.of(self.index)
             again = calibration is not None and calibration.rerank > 0
             self.localizer = Localizer(self.index, config, imagery=self.imagery if again else None)
+            self.explainer = None if self.imagery is None else _explainer(self.localizer, self.imagery)
         except BaseException:
             self.index.close()
             raise
@@ -166,6 +169,14 @@ def _open_imagery(given: Sequence[str], built_from: Sequence[str]) -> tiles.Imag
         return tiles.open_source(built_from)
     except tiles.TilesError as error:
         log.warning("there are no chips and no map, the index's imagery cannot be opened: %s", error)
+        return None
+
+
+def _explainer(localizer: Localizer, imagery: tiles.ImagerySource) -> Explainer | None:
+    try:
+        return Explainer(localizer, imagery)
+    except EncoderError as error:
+        log.warning("there are no reasons to show: %s", error)
         return None
 
 

@@ -19,7 +19,7 @@ class Metrics:
         media_type: Of `text`.
         requests: By route and status.
         photos: By what became of them: `ok`, `rejected`, `failed`.
-        seconds: By stage, a batch each: `embed` (decoding included) and `search`.
+        seconds: By stage, a batch each: `embed` (decoding included) and `search`; and a photo each: `why`.
         request_seconds: By route, from the first byte of the head to the last of the answer.
         waiting: Photos that nobody works on yet.
         index_number: Of the commit that is asked.

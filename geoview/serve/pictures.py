@@ -16,7 +16,17 @@ import tiles
 from geoview.geo import cells
 from geoview.serve.generations import Generation
 
-__all__ = ["MAX_ZOOM", "MIN_ZOOM", "NoPictureError", "Pictures", "deepest_zoom"]
+__all__ = [
+    "MAX_ZOOM",
+    "MIN_ZOOM",
+    "NoPictureError",
+    "Pictures",
+    "cell_of",
+    "deepest_zoom",
+    "imagery_of",
+    "jpeg",
+    "lost",
+]
 
 log = logging.getLogger(__name__)
 
@@ -48,18 +58,16 @@ class Pictures:
         Raises:
             NoPictureError: The index has no such cell, or its imagery is gone.
         """
-        imagery, cell_id = _imagery(generation), _cell_of(generation, token)
+        imagery, cell_id = imagery_of(generation), cell_of(generation, token)
 
         def cut() -> bytes:
             centre_deg = cells.centers_deg(np.array([cell_id], np.uint64))[0]
             gsd_m = generation.index.chip.ground_size_m / size_px
             try:
                 chip = imagery.chip(centre_deg, size_px=size_px, gsd_m=gsd_m, heading_deg=heading_deg)
-            except tiles.OutsideCoverageError:
-                raise NoPictureError("the imagery that is left shows nothing of this cell") from None
             except tiles.TilesError as error:
-                raise _gone(error) from None
-            return _encoded(np.where(chip.valid[..., None], chip.pixels, _NO_IMAGERY), "JPEG", quality=_JPEG_QUALITY)
+                raise lost(error) from None
+            return jpeg(np.where(chip.valid[..., None], chip.pixels, _NO_IMAGERY))
 
         return self._kept.get((generation.number, cell_id, size_px, heading_deg), cut)
 
@@ -71,7 +79,7 @@ class Pictures:
         Raises:
             NoPictureError: There is no such tile, or the imagery is gone.
         """
-        imagery, n = _imagery(generation), 2 ** min(max(zoom, 0), MAX_ZOOM)
+        imagery, n = imagery_of(generation), 2 ** min(max(zoom, 0), MAX_ZOOM)
         if not (MIN_ZOOM <= zoom <= MAX_ZOOM and 0 <= x < n and 0 <= y < n):
             raise NoPictureError(f"tiles have zooms from {MIN_ZOOM} to {MAX_ZOOM}, and x and y below 2^zoom")
 
@@ -84,7 +92,7 @@ class Pictures:
             except tiles.OutsideCoverageError:
                 return None
             except tiles.TilesError as error:
-                raise _gone(error) from None
+                raise lost(error) from None
             seen = np.dstack([chip.pixels, np.uint8(255) * chip.valid])
             return _encoded(seen, "WEBP", quality=_WEBP_QUALITY, method=2)
 
@@ -95,7 +103,7 @@ def deepest_zoom(generation: Generation) -> int:
     """Returns the zoom whose tiles show all that the imagery does."""
     _, south, _, north = generation.bounds_deg
     wide_m = 2 * math.pi * _EQUATORIAL_RADIUS_M * math.cos(math.radians((south + north) / 2))
-    zoom = math.ceil(math.log2(wide_m / (_TILE_PX * _imagery(generation).native_gsd_m)))
+    zoom = math.ceil(math.log2(wide_m / (_TILE_PX * imagery_of(generation).native_gsd_m)))
     return min(max(zoom, MIN_ZOOM), MAX_ZOOM)
 
 
@@ -105,18 +113,31 @@ def _mean_radius_m(lat: float) -> float:
     return _EQUATORIAL_RADIUS_M * squeezed
 
 
-def _imagery(generation: Generation) -> tiles.ImagerySource:
+def imagery_of(generation: Generation) -> tiles.ImagerySource:
+    """Returns where pictures are cut from.
+
+    Raises:
+        NoPictureError: It is gone.
+    """
     if generation.imagery is None:
         raise NoPictureError("the imagery that the index was built from is not there any more")
     return generation.imagery
 
 
-def _gone(error: tiles.TilesError) -> NoPictureError:
+def lost(error: tiles.TilesError) -> NoPictureError:
+    """Returns what is told of imagery that shows nothing, whose error may name what is on this machine."""
+    if isinstance(error, tiles.OutsideCoverageError):
+        return NoPictureError("the imagery that is left shows nothing of this cell")
     log.warning("a picture could not be cut: %s", error)
     return NoPictureError("the imagery cannot be read any more")
 
 
-def _cell_of(generation: Generation, token: str) -> int:
+def cell_of(generation: Generation, token: str) -> int:
+    """Returns the cell of the index that a token names.
+
+    Raises:
+        NoPictureError: It names none.
+    """
     try:
         cell_id = cells.from_tokens([token])[0]
     except ValueError:
@@ -127,6 +148,11 @@ def _cell_of(generation: Generation, token: str) -> int:
     if not generation.has_cell(int(cell_id)):
         raise NoPictureError("this cell is not in the index")
     return int(cell_id)
+
+
+def jpeg(pixels: np.ndarray) -> bytes:
+    """Returns (H, W, 3) pixels as JPEG."""
+    return _encoded(pixels, "JPEG", quality=_JPEG_QUALITY)
 
 
 def _encoded(pixels: np.ndarray, kind: str, **options: int) -> bytes:

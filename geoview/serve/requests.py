@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import shapely
 from fastapi import HTTPException
@@ -17,9 +17,11 @@ from geoview.geo.regions import Region
 from geoview.geo.sphere import distance_m
 from geoview.locate.localizer import PhotoView, Search
 from geoview.serve.generations import Generation
+from geoview.serve.pictures import NoPictureError, cell_of, imagery_of
 from geoview.serve.uploads import plain_name
+from geoview.serve.worker import Claim
 
-__all__ = ["Asked", "one_line", "plain_text", "read_photos", "search_of"]
+__all__ = ["Asked", "AskedWhy", "Shown", "claim_of", "one_line", "plain_text", "read_photos", "search_of"]
 
 _MAX_VERTICES = 2_000
 # Cells along the outline of a region, which are listed one by one.
@@ -28,21 +30,11 @@ _MAX_OUTLINE_CELLS = 500_000
 _EDGE_M = 1e7
 
 
-class Asked(BaseModel):
-    """What is asked of the photos of a request; an empty field is as one that is not given."""
+class Shown(BaseModel):
+    """What the photos of a request show, as far as that is told."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    region: Annotated[
-        str | None,
-        Field(description="GeoJSON (RFC 7946) Polygon, MultiPolygon, Feature or FeatureCollection to search in."),
-    ] = None
-    near: Annotated[
-        str | None,
-        Field(description="LAT,LON in degrees to search around, with radius_m.", examples=["48.137,11.575"]),
-    ] = None
-    radius_m: Annotated[float | None, Field(gt=0, le=2.1e7, description="Radius around `near`.")] = None
-    top_k: Annotated[int, Field(ge=1, le=100, description="Places to answer for each photo.")] = 10
     view: Annotated[Seen, Field(description="What the photos show: street photos, or the ground from above.")] = (
         "ground"
     )
@@ -56,16 +48,9 @@ class Asked(BaseModel):
     gsd_m: Annotated[
         float | None, Field(gt=0, le=1e4, description="Metres per pixel; photos from above need it, others have none.")
     ] = None
-    kappa: Annotated[
-        float | None,
-        Field(ge=0, le=1e3, description="Weight of ground photos against imagery, as `geoview locate` has it."),
-    ] = None
-    dates: Annotated[Dates, Field(description="What counts of several dates of a cell.")] = "max"
-    exif: Annotated[bool, Field(description="Whether the photos' own positions are told back.")] = False
-    heat: Annotated[bool, Field(description="Whether the cells where a photo may have been taken are told.")] = False
 
     @classmethod
-    def of(cls, form: FormData) -> Asked:
+    def of(cls, form: FormData) -> Self:
         """Reads the fields of a form.
 
         Raises:
@@ -81,16 +66,14 @@ class Asked(BaseModel):
             if value.strip():
                 given[name] = value
         try:
-            asked = cls.model_validate(given)
+            shown = cls.model_validate(given)
         except ValidationError as error:
             raise HTTPException(422, one_line(error.errors())) from None
-        if (asked.near is None) != (asked.radius_m is None):
-            raise HTTPException(422, "near and radius_m go together")
-        if (asked.view == "aerial") != (asked.gsd_m is not None):
+        if (shown.view == "aerial") != (shown.gsd_m is not None):
             raise HTTPException(
                 422, "gsd_m, metres per pixel, is for photos from above (view aerial), and they need it"
             )
-        return asked
+        return shown
 
     @property
     def photo_view(self) -> PhotoView:
@@ -98,7 +81,47 @@ class Asked(BaseModel):
         return PhotoView(self.view, None, self.gsd_m)
 
 
-async def read_photos(form: FormData, asked: Asked) -> list[PhotoQuery]:
+class Asked(Shown):
+    """What is asked of the photos of a request; an empty field is as one that is not given."""
+
+    region: Annotated[
+        str | None,
+        Field(description="GeoJSON (RFC 7946) Polygon, MultiPolygon, Feature or FeatureCollection to search in."),
+    ] = None
+    near: Annotated[
+        str | None,
+        Field(description="LAT,LON in degrees to search around, with radius_m.", examples=["48.137,11.575"]),
+    ] = None
+    radius_m: Annotated[float | None, Field(gt=0, le=2.1e7, description="Radius around `near`.")] = None
+    top_k: Annotated[int, Field(ge=1, le=100, description="Places to answer for each photo.")] = 10
+    kappa: Annotated[
+        float | None,
+        Field(ge=0, le=1e3, description="Weight of ground photos against imagery, as `geoview locate` has it."),
+    ] = None
+    dates: Annotated[Dates, Field(description="What counts of several dates of a cell.")] = "max"
+    exif: Annotated[bool, Field(description="Whether the photos' own positions are told back.")] = False
+    heat: Annotated[bool, Field(description="Whether the cells where a photo may have been taken are told.")] = False
+
+    @classmethod
+    def of(cls, form: FormData) -> Self:
+        """Reads the fields of a form.
+
+        Raises:
+            HTTPException: One is not known, given twice or has a value that cannot be (422).
+        """
+        asked = super().of(form)
+        if (asked.near is None) != (asked.radius_m is None):
+            raise HTTPException(422, "near and radius_m go together")
+        return asked
+
+
+class AskedWhy(Shown):
+    """What is asked of a photo whose reasons are to be told; an empty field is as one that is not given."""
+
+    cell: Annotated[str, Field(description="S2 token of a candidate.", examples=["479e75f1"])]
+
+
+async def read_photos(form: FormData, shown: Shown) -> list[PhotoQuery]:
     """Returns the photos of a form, in memory, under names without folders.
 
     Raises:
@@ -106,14 +129,14 @@ async def read_photos(form: FormData, asked: Asked) -> list[PhotoQuery]:
     """
     photos = form.getlist("photos")
     if not photos:
-        raise HTTPException(422, "photos: none is given; send one or more files in this field")
-    heading_deg = None if asked.heading_deg is None else asked.heading_deg % 360.0
+        raise HTTPException(422, "photos: none is given; send files in this field")
+    heading_deg = None if shown.heading_deg is None else shown.heading_deg % 360.0
     queries = []
     for photo in photos:
         if not isinstance(photo, UploadFile):
             raise HTTPException(422, "photos: one of them is no file; give each a file name")
         name, content = plain_name(photo.filename), await photo.read()
-        queries.append(PhotoQuery(name, heading_deg=heading_deg, fov_deg=asked.fov_deg, content=content))
+        queries.append(PhotoQuery(name, heading_deg=heading_deg, fov_deg=shown.fov_deg, content=content))
     return queries
 
 
@@ -135,6 +158,23 @@ def search_of(asked: Asked, generation: Generation) -> Search:
     except RegionError as error:
         raise HTTPException(422, plain_text(str(error))) from None
     return Search(asked.top_k, region, asked.kappa, asked.dates)
+
+
+def claim_of(asked: AskedWhy, generation: Generation) -> Claim:
+    """Returns what reasons are asked for.
+
+    Raises:
+        HTTPException: The index has no such cell (422).
+        NoPictureError: Its imagery is gone, or its encoder tells no reasons.
+    """
+    try:
+        cell_id = cell_of(generation, asked.cell)
+    except NoPictureError as reason:
+        raise HTTPException(422, f"cell: {reason}") from None
+    imagery_of(generation)
+    if generation.explainer is None:
+        raise NoPictureError("the encoder of this index does not tell which parts of a picture count")
+    return Claim(cell_id, generation.explainer)
 
 
 def one_line(errors: list[Any]) -> str:

@@ -40,11 +40,11 @@ class Uploads:
 
     def __init__(self, config: ServeConfig) -> None:
         self._max_bytes = int(config.max_upload_mb * 1e6)
-        self._max_photos, self._upload_s = config.max_photos, config.upload_s
+        self._upload_s = config.upload_s
         self.held_bytes = 0
 
     @asynccontextmanager
-    async def form(self, request: Request) -> AsyncIterator[FormData]:
+    async def form(self, request: Request, *, max_photos: int) -> AsyncIterator[FormData]:
         """Receives a form; its bytes count until this ends.
 
         Raises:
@@ -69,12 +69,12 @@ class Uploads:
                 yield chunk
 
         try:
-            yield await self._parsed(request, chunks())
+            yield await self._parsed(request, chunks(), max_photos)
         finally:
             self.held_bytes -= received
 
-    async def _parsed(self, request: Request, chunks: AsyncGenerator[bytes]) -> FormData:
-        limits = {"max_files": self._max_photos, "max_fields": _MAX_TEXTS, "max_part_size": _MAX_TEXT_BYTES}
+    async def _parsed(self, request: Request, chunks: AsyncGenerator[bytes], max_photos: int) -> FormData:
+        limits = {"max_files": max_photos, "max_fields": _MAX_TEXTS, "max_part_size": _MAX_TEXT_BYTES}
         try:
             async with asyncio.timeout(self._upload_s):
                 return await _InMemory(request.headers, chunks, **limits).parse()
@@ -85,7 +85,8 @@ class Uploads:
         except MultiPartException as error:
             # Only its words tell what is too much from what is malformed.
             if error.message.startswith("Too many files"):
-                raise HTTPException(413, f"more than {self._max_photos} photos; send several requests") from None
+                many = f"more than {max_photos} photo{'s' if max_photos > 1 else ''}"
+                raise HTTPException(413, f"{many}; send several requests") from None
             too_much = error.message.startswith(("Too many", "Part exceeded"))
             raise HTTPException(413 if too_much else 400, f"the form cannot be read: {error.message}") from None
 

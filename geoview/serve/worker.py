@@ -1,4 +1,4 @@
-"""One thread that locates the photos of all requests that wait: together where they are alike, and in turns."""
+"""One thread that works on the photos of all requests that wait: together where they are alike, and in turns."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+import tiles
 from geoview.data.photos import read_size_px
 from geoview.data.queries import PhotoQuery
-from geoview.errors import GeoviewError
+from geoview.errors import GeoviewError, UnreadableImageError
+from geoview.geo import cells
 from geoview.locate.localizer import EmbeddedPhoto, Localization, Localizer, PhotoView, Search
+from geoview.locate.why import Drawn, Explainer
 from geoview.serve.generations import Generation
 from geoview.serve.metrics import Metrics
 
-__all__ = ["Job", "QueueFullError", "Worker"]
+__all__ = ["Claim", "Job", "QueueFullError", "Worker"]
 
 log = logging.getLogger(__name__)
 
+_Answer = TypeVar("_Answer", Localization, Drawn)
 _Item = TypeVar("_Item")
 _Out = TypeVar("_Out")
 
@@ -33,31 +37,45 @@ class QueueFullError(Exception):
     """More photos wait than will be answered soon."""
 
 
-@dataclass(eq=False)
-class Job:
-    """The photos of a request.
+@dataclass(frozen=True)
+class Claim:
+    """That a photo is of a cell, for which reasons are asked.
 
     Attributes:
-        photos: What to locate.
+        cell_id: The cell.
+        explainer: Draws them.
+    """
+
+    cell_id: int
+    explainer: Explainer
+
+
+@dataclass(eq=False)
+class Job(Generic[_Answer]):
+    """The photos of a request: searches are answered with localizations, claims with drawings.
+
+    Attributes:
+        photos: What to work on.
         view: What they show.
-        search: What is asked.
-        generation: What is searched, held open by who made the job.
+        question: What is asked of each.
+        generation: What is asked, held open by who made the job.
     """
 
     photos: Sequence[PhotoQuery]
     view: PhotoView
-    search: Search
+    question: Search | Claim
     generation: Generation
     _next: int = 0
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
-    _done: asyncio.Queue[Localization | Exception] = field(default_factory=asyncio.Queue)
+    _done: asyncio.Queue[_Answer | Exception] = field(default_factory=asyncio.Queue)
 
-    async def answers(self, within_s: float) -> AsyncIterator[Localization]:
+    async def answers(self, within_s: float) -> AsyncIterator[_Answer]:
         """Yields the answers in the order of the photos, as they come.
 
         Raises:
             TimeoutError: They have not all come within that time.
-            GeoviewError: The search cannot be answered for any photo.
+            GeoviewError: The search cannot be answered for any photo; or the photo of a claim cannot be read.
+            TilesError: There is no imagery of the cell of a claim.
         """
         deadline = self._loop.time() + within_s
         for _ in self.photos:
@@ -69,6 +87,11 @@ class Job:
             yield answer
 
     @property
+    def kind(self) -> object:
+        """What is equal where photos can be worked on together: those of claims have nothing in common."""
+        return (self.generation, self.view) if isinstance(self.question, Search) else self
+
+    @property
     def n_waiting(self) -> int:
         """Photos that nobody works on yet."""
         return len(self.photos) - self._next
@@ -78,7 +101,7 @@ class Job:
         self._next += 1
         return self.photos[self._next - 1]
 
-    def put(self, answer: Localization | Exception) -> None:
+    def put(self, answer: _Answer | Exception) -> None:
         """Hands an answer over, from another thread."""
         with suppress(RuntimeError):  # the loop has ended, and nobody waits
             self._loop.call_soon_threadsafe(self._done.put_nowait, answer)
@@ -101,7 +124,7 @@ class Worker:
         """
         self._metrics, self._at_once, self._max_waiting = metrics, at_once, max_waiting
         self._max_photo_px = max_photo_px
-        self._jobs: list[Job] = []
+        self._jobs: list[Job[Any]] = []
         self._changed = threading.Condition()
         self._closing = False
         metrics.waiting.set_function(self.n_waiting)
@@ -114,7 +137,7 @@ class Worker:
             return sum(job.n_waiting for job in self._jobs)
 
     @contextmanager
-    def queued(self, job: Job) -> Iterator[Job]:
+    def queued(self, job: Job[_Answer]) -> Iterator[Job[_Answer]]:
         """Has a job done; what of it still waits when this ends is dropped.
 
         Raises:
@@ -147,18 +170,21 @@ class Worker:
                     return
                 batch = self._batch()
             try:
-                self._work(batch)
+                if isinstance(batch[0][0].question, Claim):
+                    self._explain(*batch[0])
+                else:
+                    self._locate(batch)
             except Exception as error:
                 log.exception("a batch of photos could not be answered")
                 for job, _ in batch:
                     job.put(error)
 
-    def _batch(self) -> list[tuple[Job, PhotoQuery]]:
+    def _batch(self) -> list[tuple[Job[Any], PhotoQuery]]:
         """Takes photos in turns from jobs that can be worked on together with the first; these then come last."""
-        first = self._jobs[0]
-        alike = [job for job in self._jobs if (job.generation, job.view) == (first.generation, first.view)]
+        kind = self._jobs[0].kind
+        alike = [job for job in self._jobs if job.kind == kind]
         others = [job for job in self._jobs if job not in alike]
-        batch: list[tuple[Job, PhotoQuery]] = []
+        batch: list[tuple[Job[Any], PhotoQuery]] = []
         while alike and len(batch) < self._at_once:
             job = alike.pop(0)
             batch.append((job, job.take()))
@@ -167,14 +193,29 @@ class Worker:
         self._jobs = others + alike
         return batch
 
-    def _work(self, batch: list[tuple[Job, PhotoQuery]]) -> None:
+    def _explain(self, job: Job[Drawn], photo: PhotoQuery) -> None:
+        start, claim = time.perf_counter(), job.question
+        assert isinstance(claim, Claim)
+        lat, lon = cells.centers_deg(np.array([claim.cell_id], np.uint64))[0].tolist()
+        try:
+            if error := self._refusal(photo):
+                raise UnreadableImageError(error)
+            job.put(claim.explainer.drawn(photo, (lat, lon), job.view))
+        except (GeoviewError, tiles.TilesError) as error:
+            job.put(error)
+        except Exception as error:
+            job.put(UnreadableImageError(_unworkable(photo, error)))
+        self._metrics.seconds.labels("why").observe(time.perf_counter() - start)
+
+    def _locate(self, batch: list[tuple[Job[Localization], PhotoQuery]]) -> None:
         first, start = batch[0][0], time.perf_counter()
         localizer = first.generation.localizer
         photos = self._embedded([photo for _, photo in batch], localizer, first.view)
         embedded = time.perf_counter()
         together: dict[Search, list[int]] = {}
         for i, (job, _) in enumerate(batch):
-            together.setdefault(job.search, []).append(i)
+            assert isinstance(job.question, Search)
+            together.setdefault(job.question, []).append(i)
         for search, numbers in together.items():
             answers = _each([photos[i] for i in numbers], partial(localizer.answer, search=search), _unanswered)
             for i, answer in zip(numbers, answers, strict=True):
@@ -219,8 +260,13 @@ def _each(
 def _unreadable(photo: PhotoQuery, error: Exception) -> EmbeddedPhoto:
     if isinstance(error, GeoviewError):
         return _failed(photo, f"{photo.path}: {error}")
+    return _failed(photo, _unworkable(photo, error))
+
+
+def _unworkable(photo: PhotoQuery, error: Exception) -> str:
+    """Returns what is told of a fault of ours, which is left to the log."""
     log.error("a photo could not be worked on", exc_info=error)
-    return _failed(photo, f"{photo.path}: cannot be worked on ({type(error).__name__})")
+    return f"{photo.path}: cannot be worked on ({type(error).__name__})"
 
 
 def _unanswered(_: EmbeddedPhoto, error: Exception) -> Localization | Exception:

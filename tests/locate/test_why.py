@@ -82,10 +82,25 @@ def test_the_ground_in_a_photo_is_tinted_and_the_sky_is_not(tmp_path, index, ort
     Image.new("RGB", (640, 320), (128, 128, 128)).save(grey)
     localizer = Localizer(index, CONFIG)
     (answer,) = localizer.locate([str(grey)], top_k=1)
-    sheet = Explainer(localizer, tiles.open_source(ortho)).drawn(PhotoQuery(str(grey)), answer.places[0], "one")
-    share = tinted(np.array(sheet)[12:332, 12:652], np.full((320, 640, 3), 128))
+    (place,) = answer.places
+    explainer = Explainer(localizer, tiles.open_source(ortho))
+    drawn = explainer.drawn(PhotoQuery(str(grey), heading_deg=place.heading_deg), place.latlon_deg)
+    share = tinted(np.array(drawn.photo), np.full((320, 640, 3), 128))
     assert share[:160].max() == 0, "above the horizon"
     assert share[-60:].min() > 0.9, "at the photographer's feet"
+
+
+def test_without_a_heading_the_one_that_speaks_most_for_the_place_is_drawn(tmp_path, index, ortho):
+    localizer = Localizer(index, CONFIG)
+    path = photo(tmp_path / "a.jpg", (256, 128))
+    (answer,) = localizer.locate([path], top_k=1)
+    (place,) = answer.places
+    explainer = Explainer(localizer, tiles.open_source(ortho))
+    found = explainer.drawn(PhotoQuery(path), place.latlon_deg)
+    known = explainer.drawn(PhotoQuery(path, heading_deg=place.heading_deg), place.latlon_deg)
+    assert found.heading_deg == known.heading_deg == place.heading_deg
+    assert found.cosine == known.cosine == pytest.approx(place.score, abs=0.01)
+    assert found.sheet("a").tobytes() == known.sheet("a").tobytes()
 
 
 def test_the_command_draws_three_places_of_each_photo_that_can_be_read(tmp_path, index, capsys):
@@ -120,7 +135,9 @@ def test_pictures_of_other_views(tmp_path, index_folder, ortho):
     path = photo(tmp_path / "a.jpg", (256, 128))
     for view in (PhotoView(), PhotoView("aerial", gsd_m=1.0)):
         (answer,) = localizer.locate([path], top_k=1, view=view)
-        assert Explainer(localizer, imagery, view).drawn(PhotoQuery(path), answer.places[0], "a").height == 408
+        drawn = Explainer(localizer, imagery).drawn(PhotoQuery(path), answer.places[0].latlon_deg, view)
+        assert (drawn.photo is None, drawn.heading_deg) == (view.kind == "aerial", None)
+        assert drawn.sheet("a").height == 408
 
 
 def test_a_photo_or_chip_that_is_gone_stops_nothing(tmp_path, index, ortho, kit, caplog):

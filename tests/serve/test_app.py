@@ -1,6 +1,7 @@
 """The service as who asks it meets it: answers, streams, pages, counters, and an end that cuts nobody off."""
 
 import asyncio
+import base64
 import io
 import json
 import os
@@ -13,6 +14,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
+from unittest.mock import Mock
 
 import httpx
 import numpy as np
@@ -22,12 +24,14 @@ from PIL import Image
 import tiles
 from geoview.cli import main
 from geoview.config import InferenceConfig
+from geoview.data.queries import PhotoQuery
 from geoview.geo import cells
 from geoview.index.cell_index import CellIndex
-from geoview.locate.localizer import Localizer
+from geoview.locate.localizer import Localizer, PhotoView
 from geoview.locate.posterior import Posterior
+from geoview.locate.why import Explainer
 from geoview.serve import server
-from geoview.serve.answers import Answer
+from geoview.serve.answers import Answer, Reasons
 
 STREAM = {"Accept": "application/x-ndjson"}
 
@@ -165,6 +169,96 @@ def test_a_stream_tells_its_error(client, tools):
     assert events[-1]["detail"].startswith("region: no cell of the index lies in it")
 
 
+def best(client, tools, photo, **fields):
+    """Returns the cell of the first candidate."""
+    return located(client, tools.form(photo, top_k=1, **fields))[0]["candidates"][0]["cell"]
+
+
+def decoded(picture):
+    """Returns the pixels of a JPEG."""
+    return np.asarray(Image.open(io.BytesIO(picture))).astype(int)
+
+
+def test_reasons_are_those_of_the_command(client, tools, index_folder, ortho):
+    content = tools.picture(size_px=(400, 100))
+    for fields in ({"heading_deg": -30}, {"view": "aerial", "gsd_m": 1.0}):
+        cell = best(client, tools, content, **fields)
+        sent = tools.form(content, cell=cell, **fields)
+        told = client.post("/why", **sent, headers={"Accept": "application/json"})
+        assert (told.status_code, told.headers["Cache-Control"]) == (200, "no-store")
+        reasons = Reasons.model_validate(told.json())
+        assert (reasons.query, reasons.cell, reasons.heading_deg) == ("0.jpg", cell, None)
+        sheet = client.post("/why", **sent)
+        assert sheet.headers["Content-Type"] == "image/jpeg"
+
+        localizer = Localizer(CellIndex.open(index_folder), InferenceConfig(device="cpu"))
+        view = PhotoView(fields.get("view", "ground"), gsd_m=fields.get("gsd_m"))
+        query = PhotoQuery("0.jpg", heading_deg=330 if "heading_deg" in fields else None, content=content)
+        centre_deg = tuple(cells.centers_deg(cells.from_tokens([cell]))[0].tolist())
+        wanted = Explainer(localizer, tiles.open_source(ortho)).drawn(query, centre_deg, view)
+        assert reasons.cosine == pytest.approx(wanted.cosine, abs=1e-3)
+        for name in ("photo", "seen", "chip"):
+            url, picture = getattr(reasons, name), getattr(wanted, name)
+            assert (url is None) == (picture is None), name
+            if url is not None:
+                kind, _, data = url.partition(",")
+                assert kind == "data:image/jpeg;base64"
+                assert np.abs(decoded(base64.b64decode(data)) - np.asarray(picture)).mean() < 12, "but for JPEG"
+        assert np.abs(decoded(sheet.content) - np.asarray(wanted.sheet(f"0.jpg: cell {cell}"))).mean() < 8
+
+
+def test_a_cell_that_is_none_of_the_index_has_no_reasons(client, tools):
+    for cell, told in (
+        ("nowhere", "cell: 'nowhere' is not the token of a cell"),
+        ("1", "cell: the cells of this index are of level 16"),
+        ("479e75f1d", "cell: this cell is not in the index"),
+        (" ", "cell: Field required"),
+        ("\n\0", "cell: '"),
+    ):
+        refusal = client.post("/why", **tools.form(tools.picture(), cell=cell))
+        assert refusal.status_code == 422, cell
+        assert refusal.json()["detail"].startswith(told)
+        assert "\n" not in refusal.json()["detail"]
+
+
+def test_reasons_are_of_one_photo_that_can_be_read(client, tools):
+    photo = tools.picture()
+    cell = best(client, tools, photo)
+    for sent, status, told in (
+        (tools.form(photo, photo, cell=cell), 413, "more than 1 photo; send several requests"),
+        ({"files": {"cell": (None, cell)}}, 422, "photos: none is given"),
+        (tools.form(("../../a.jpg", b"<svg>"), cell=cell), 422, "a.jpg: "),
+        (tools.form(photo[:300], cell=cell), 422, "0.jpg: "),
+        (tools.form(tools.picture(size_px=(9000, 9000), kind="PNG"), cell=cell), 422, "0.jpg: 9000 x 9000 pixels"),
+        (tools.form(photo, cell=cell, top_k=1), 422, "top_k: Extra inputs are not permitted"),
+        (tools.form(photo, cell=cell, view="aerial"), 422, "gsd_m, metres per pixel"),
+        ({"content": b"x", "headers": {"Content-Type": "image/jpeg"}}, 415, "send multipart/form-data"),
+    ):
+        refusal = client.post("/why", **sent)
+        assert (refusal.status_code, refusal.json()["detail"][: len(told)]) == (status, told)
+
+
+def test_what_goes_wrong_in_drawing_is_told_without_what_is_left_to_the_log(client, tools, monkeypatch, caplog):
+    photo = tools.picture()
+    sent = tools.form(photo, cell=best(client, tools, photo))
+    for fault, status, told in (
+        (tiles.UnreadableRasterError("/home/machine/ortho.tif: gone"), 404, "the imagery cannot be read any more"),
+        (
+            tiles.OutsideCoverageError("/home/machine/ortho.tif: not here"),
+            404,
+            "the imagery that is left shows nothing",
+        ),
+        (ZeroDivisionError("a fault of ours"), 422, "0.jpg: cannot be worked on (ZeroDivisionError)"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(Explainer, "drawn", Mock(side_effect=fault))
+            refusal = client.post("/why", **sent)
+        assert (refusal.status_code, refusal.json()["detail"][: len(told)]) == (status, told)
+        assert "machine" not in refusal.text
+    assert "a fault of ours" in caplog.text
+    assert client.post("/why", **sent).status_code == 200
+
+
 @pytest.fixture
 def probability(index_folder, monkeypatch):
     """What a calibrated index answers, put in here; returns the probabilities of its cells."""
@@ -271,6 +365,11 @@ def test_the_description_has_examples_that_hold_and_sends_nobody_elsewhere(clien
     form = described["paths"]["/locate"]["post"]["requestBody"]["content"]["multipart/form-data"]
     assert form["schema"]["required"] == ["photos"]
     assert form["example"]
+    why = described["paths"]["/why"]["post"]
+    form = why["requestBody"]["content"]["multipart/form-data"]
+    assert form["schema"]["required"] == ["photos", "cell"]
+    assert form["example"]["cell"]
+    assert set(why["responses"]["200"]["content"]) == {"image/jpeg", "application/json"}
     for path in ("/docs", "/redoc"):
         assert client.get(path).status_code == 404
 

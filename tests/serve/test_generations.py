@@ -10,12 +10,13 @@ import shapely
 
 import tiles
 from geoview.config import AddConfig, ServeConfig
-from geoview.errors import ConfigError, IndexNotFoundError
+from geoview.errors import ConfigError, EncoderError, IndexNotFoundError
 from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.index.build import add_to_index
 from geoview.index.cell_index import CellIndex
 from geoview.index.upkeep import remove_region
+from geoview.models.encoder import CrossViewEncoder
 from geoview.serve import generations as module
 from geoview.serve.generations import Generations, outlines_of
 
@@ -112,15 +113,30 @@ def test_an_index_whose_imagery_is_gone_is_still_asked(tools, encoder_folder, ki
         assert str(tmp_path) not in json.dumps(about)
         (answer,) = client.post("/locate", **tools.form(tools.picture(), top_k=1)).json()["answers"]
         assert answer["status"] == "ok"
-        for path in (answer["candidates"][0]["chip"], "/tiles/16/11368/26172.webp"):
-            refusal = client.get(path)
+        assert about["why"] is False
+        asked = tools.form(tools.picture(), cell=answer["candidates"][0]["cell"])
+        shown = [client.get(path) for path in (answer["candidates"][0]["chip"], "/tiles/16/11368/26172.webp")]
+        for refusal in (*shown, client.post("/why", **asked)):
             assert (refusal.status_code, "not there any more" in refusal.json()["detail"]) == (404, True)
     with tools.serving(tmp_path / "index", imagery=[str(tmp_path / "moved.tif")]) as client:
         assert client.get(answer["candidates"][0]["chip"]).status_code == 200
         assert client.get("/index").json()["imagery"] == "there"
+        assert client.post("/why", **asked).status_code == 200
     ids = CellIndex.open(tmp_path / "index").cell_ids()
     ground = shapely.geometry.shape(about["coverage"])
     assert shapely.contains_xy(ground.buffer(1e-9), *cells.centers_deg(ids)[:, ::-1].T).all()
+
+
+def test_an_encoder_that_tells_no_reasons_is_asked_all_the_same(tools, index_folder, monkeypatch):
+    def parts(*_):
+        raise EncoderError("no sum over a map")
+
+    monkeypatch.setattr(CrossViewEncoder, "parts", parts)
+    with tools.serving(index_folder) as client:
+        assert client.get("/index").json()["why"] is False
+        (answer,) = client.post("/locate", **tools.form(tools.picture(), top_k=1)).json()["answers"]
+        refusal = client.post("/why", **tools.form(tools.picture(), cell=answer["candidates"][0]["cell"]))
+        assert (refusal.status_code, refusal.json()["detail"][:25]) == (404, "the encoder of this index")
 
 
 def test_many_cells_are_outlined_by_larger_ones():

@@ -65,7 +65,11 @@ def test_nothing_of_a_locked_index_is_shown_without_the_token(locked, path):
 
 def test_photos_are_not_even_received_without_the_token(locked, tools):
     assert locked.post("/locate", **tools.form(tools.picture())).status_code == 401
-    assert locked.post("/locate", **tools.form(tools.picture()), headers=BEARER).status_code == 200
+    answer = locked.post("/locate", **tools.form(tools.picture()), headers=BEARER)
+    assert answer.status_code == 200
+    why = tools.form(tools.picture(), cell=answer.json()["answers"][0]["candidates"][0]["cell"])
+    assert locked.post("/why", **why).status_code == 401
+    assert locked.post("/why", **why, headers=BEARER).status_code == 200
 
 
 def test_the_page_is_shown_without_the_token_so_that_it_can_ask_for_it(locked):

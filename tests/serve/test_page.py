@@ -50,6 +50,16 @@ HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
   return kind.startsWith("webgl") ? null : open.call(this, kind, ...rest);
 };
 """
+NO_REASONS = (
+    NO_WEBGL
+    + """
+const ask = window.fetch;
+window.fetch = async (path, ...rest) => {
+  const answer = await ask(path, ...rest);
+  return path === "/index" ? Response.json({ ...(await answer.json()), why: false }) : answer;
+};
+"""
+)
 
 
 @contextmanager
@@ -441,6 +451,91 @@ def test_not_here_is_said_plainly_and_guesses_only_when_asked_for(opened):
     assert "74 %" not in page.inner_text("#answer") + page.inner_text("#place")
 
 
+def test_why_a_place_is_shown_with_one_key_and_hidden_with_it(opened):
+    page = opened(script=REMEMBER_FIELDS)
+    page.click("#options summary")
+    page.fill("[name=heading_deg]", "30")
+    give(page, photo("a name.jpg"))
+    everywhere = places(page)
+    asked = []
+    page.on("request", lambda request: asked.append(request) if request.url.endswith("/why") else None)
+    page.focus("#candidates li")
+    page.keyboard.press("w")
+    page.locator("#why-view").wait_for()
+    pictures = page.locator("#why-pictures img")
+    assert pictures.count() == 3, "the photo, as it is compared, the chip"
+    assert pictures.nth(0).get_attribute("alt") == "The photo a name.jpg: red speaks for the place, blue against it"
+    assert page.evaluate("Math.min(...[...document.querySelectorAll('#why-pictures img')].map((i) => i.naturalHeight))")
+    told = page.locator("#place-facts dt", has_text="Cell").locator("xpath=following-sibling::dd[1]").inner_text()
+    assert page.evaluate("[window.asked.cell, window.asked.view, window.asked.heading_deg]") == [told, "ground", "30"]
+    score = page.locator("#place-facts dt", has_text="Score").locator("xpath=following-sibling::dd[1]").inner_text()
+    assert float(page.inner_text("#why-cosine")) == pytest.approx(float(score), abs=0.01)
+    assert page.locator("#photo-figure").is_hidden() and page.locator("#chip-figure").is_hidden()
+    assert page.get_attribute("#why", "aria-pressed") == "true"
+    page.keyboard.press("w")
+    page.locator("#why-view").wait_for(state="hidden")
+    page.locator("#chip").wait_for()
+    page.locator("#why").focus()
+    page.keyboard.press("Enter")
+    page.locator("#why-view").wait_for()
+    assert len(asked) == 1, "what was told once is not asked again"
+    page.keyboard.press("j")
+    assert page.inner_text("#place-title") == f"Place 2 of {len(everywhere)}"
+    assert page.locator("#why-view").is_hidden() and page.locator("#photo").is_visible()
+
+
+def test_reasons_that_are_not_waited_for_do_not_come(opened):
+    page = opened(script=NO_WEBGL, ready="#no-map")
+    page.expected.append("net::ERR_ABORTED")
+    give(page, photo())
+    places(page)
+    page.route("**/why", lambda route: None, times=1)
+    page.click("#why")
+    page.locator("#why-progress").wait_for()
+    page.keyboard.press("j")
+    page.locator("#why-progress").wait_for(state="hidden")
+    assert page.get_attribute("#why", "aria-pressed") == "false"
+    page.keyboard.press("w")
+    page.locator("#why-view").wait_for()
+    assert page.locator("#why-pictures img").nth(2).get_attribute("alt").startswith("Imagery at place 2:")
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (404, "There is nothing to show. It says: the reason"),
+        (422, "It says: the reason"),
+        (503, "The service is busy."),
+        (None, "does not answer"),
+    ],
+)
+def test_what_keeps_reasons_from_being_shown_is_told_beside_the_place(opened, status, words):
+    page = opened(script=NO_WEBGL, ready="#no-map")
+    page.expected.append("Failed to load resource")
+    give(page, photo())
+    places(page)
+    if status is None:
+        page.route("**/why", lambda route: route.abort("connectionrefused"), times=1)
+    else:
+        body = json.dumps({"detail": "the reason"})
+        page.route("**/why", lambda route: route.fulfill(status=status, body=body), times=1)
+    page.click("#why")
+    page.locator("#why-trouble", has_text=words).wait_for()
+    assert page.locator("#photo").is_visible() and page.get_attribute("#why", "aria-pressed") == "false"
+    page.click("#why")
+    page.locator("#why-view").wait_for()
+    assert page.locator("#why-trouble").is_hidden()
+
+
+def test_there_is_no_asking_why_where_the_index_has_no_reasons(opened):
+    page = opened(script=NO_REASONS, ready="#no-map")
+    give(page, photo())
+    places(page)
+    page.keyboard.press("w")
+    assert page.locator("#why").is_hidden()
+    assert page.locator("#why-progress").is_hidden()
+
+
 def test_chips_turn_with_the_heading_of_the_photo(opened):
     page = opened()
     candidate = answer()["candidates"][0] | {"heading_deg": 225.0, "chip": "/chips/80c2c5.jpg"}
@@ -463,6 +558,9 @@ def test_a_phone_never_scrolls_sideways(opened, scheme):
     give(page, photo("a name without any space to break it at which is far too long for a phone" + "x" * 80 + ".jpg"))
     places(page)
     page.click("#options summary")
+    assert page.evaluate(fits)
+    page.click("#why")
+    page.locator("#why-view").wait_for()
     assert page.evaluate(fits)
     page.click("#open-index")
     assert page.evaluate(fits)

@@ -19,7 +19,7 @@ CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance,
 def test_requests_that_are_made_up_are_answered_as_described(client, mode):
     schema = schemathesis.openapi.from_url(f"{client.base_url}/openapi.json")
     operations = [result.ok() for result in schema.get_all_operations()]
-    assert {operation.path for operation in operations} >= {"/locate", "/index", "/chips/{token}.jpg"}
+    assert {operation.path for operation in operations} >= {"/locate", "/why", "/index", "/chips/{token}.jpg"}
     for operation in operations:
         # Not every route can be asked wrongly.
         if mode is GenerationMode.NEGATIVE and not (operation.body or operation.path_parameters or operation.query):

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import tiles
 from geoview.data.queries import PhotoQuery
 from geoview.errors import RegionError
 from geoview.locate.localizer import EmbeddedPhoto, Localization, PhotoView, Search
 from geoview.serve.metrics import Metrics
-from geoview.serve.worker import Job, QueueFullError, Worker
+from geoview.serve.worker import Claim, Job, QueueFullError, Worker
 
 SEARCH = Search()
 
@@ -56,8 +57,8 @@ def job(localizer, tools):
     """Makes jobs of photos by their names."""
     generation, jpeg = SimpleNamespace(localizer=localizer), tools.picture()
 
-    def make(*names, search=SEARCH, view=PhotoView(), content=jpeg):  # noqa: B008
-        return Job([PhotoQuery(name, content=content) for name in names], view, search, generation)
+    def make(*names, question=SEARCH, view=PhotoView(), content=jpeg):  # noqa: B008
+        return Job([PhotoQuery(name, content=content) for name in names], view, question, generation)
 
     return make
 
@@ -87,7 +88,7 @@ def test_photos_of_several_requests_share_a_batch_and_a_search(worker, localizer
         first = await busy(worker, job)
         other = Search(top_k=3)
         tasks = [
-            asyncio.create_task(answers(worker, job(f"{i}", search=s))) for i, s in enumerate([SEARCH, other, SEARCH])
+            asyncio.create_task(answers(worker, job(f"{i}", question=s))) for i, s in enumerate([SEARCH, other, SEARCH])
         ]
         await waiting(worker, 3)
         localizer.free.set()
@@ -132,6 +133,31 @@ def test_photos_from_above_and_from_the_street_are_worked_on_in_turns(worker, lo
     assert localizer.batches[1:] == [["a"] * 8, ["b"] * 2, ["a"] * 2]
 
 
+def test_reasons_wait_for_their_turn_and_one_that_cannot_be_told_takes_no_other_down(worker, localizer, job):
+    class Explainer:
+        def drawn(self, photo, latlon_deg, view):
+            localizer.batches.append([f"why {photo.path}"])
+            if photo.path == "gone":
+                raise tiles.UnreadableRasterError("/home/machine/ortho.tif: gone")
+            return latlon_deg
+
+    async def story():
+        first = await busy(worker, job)
+        claim = Claim(0x479E75F100000000, Explainer())
+        asked = [job("a"), job("gone", question=claim), job("b", question=claim), job("c")]
+        tasks = [asyncio.create_task(answers(worker, each)) for each in asked]
+        await waiting(worker, 4)
+        localizer.free.set()
+        await first
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    a, gone, ((lat, lon),), c = asyncio.run(story())
+    assert [answer.query for answer in (*a, *c)] == ["a", "c"]
+    assert isinstance(gone, tiles.UnreadableRasterError)
+    assert (lat, lon) == pytest.approx((48.1, 11.6), abs=1)
+    assert localizer.batches[1:] == [["a", "c"], ["why gone"], ["why b"]]
+
+
 def run(worker, make, within_s=20):
     async def story():
         return await answers(worker, make(), within_s)
@@ -150,7 +176,7 @@ def test_a_photo_that_goes_off_fails_alone_and_the_fault_is_not_told(worker, loc
 def test_a_search_that_cannot_be_answered_is_the_error_of_its_request(worker, localizer, job):
     async def story():
         localizer.free.set()
-        bad = asyncio.create_task(answers(worker, job("a", "b", search=Search(top_k=99))))
+        bad = asyncio.create_task(answers(worker, job("a", "b", question=Search(top_k=99))))
         good = asyncio.create_task(answers(worker, job("c")))
         with pytest.raises(RegionError):
             await bad

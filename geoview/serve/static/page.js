@@ -10,6 +10,7 @@ import { formFields, ringOf } from "./region.js";
 import { Search } from "./search.js";
 import { openIndex, ServiceError, startSession } from "./service.js";
 import { offerRegions } from "./where.js";
+import { hideWhy, isOpen, showWhy } from "./why.js";
 import { calibration, coordinates, count, shortly } from "./words.js";
 
 let index = null;
@@ -139,6 +140,8 @@ function choosePlace(chosen) {
   place = chosen;
   candidateList.mark(place ? place.rank - 1 : 0);
   if (photo) showPlace(place, photo.answer, northUp);
+  tellWhy("");
+  hideWhy();
   map?.select(place);
 }
 
@@ -152,6 +155,25 @@ function stepPlace(step) {
 function turn() {
   northUp = !northUp;
   if (place) showPlace(place, photo.answer, northUp);
+}
+
+async function why() {
+  tellWhy("");
+  if (isOpen()) return hideWhy();
+  if (!place || $("why").hidden) return;
+  try {
+    await showWhy(photo, place);
+    if (isOpen()) say("The pictures show what speaks for the place.");
+  } catch (error) {
+    tellWhy(error instanceof ServiceError ? error.message : `This page has failed: ${error.message}`);
+    if (error.status === 401) askForToken(why);
+  }
+}
+
+/** Tells what keeps reasons from being shown. */
+function tellWhy(words) {
+  $("why-trouble").hidden = !words;
+  $("why-trouble").textContent = words;
 }
 
 const zoom = () => place && map?.zoomTo(place);
@@ -248,6 +270,7 @@ function showIndex() {
   if (!index.tiles) facts.Note = "Its imagery is not to be had here: answers come without pictures.";
   $("index-facts").replaceChildren(...definitions(facts));
   $("open-index").disabled = false;
+  $("why").hidden = !index.why;
   const imagery = [attribution, ...licences].filter(Boolean).join(", ");
   $("attribution").textContent = [imagery && `Imagery: ${imagery}`, basemap && `Map: ${basemap.attribution}`]
     .filter(Boolean)
@@ -316,6 +339,7 @@ const CLICKS = {
   previous: () => stepPlace(-1),
   next: () => stepPlace(1),
   "north-up": turn,
+  why,
   "zoom-to": zoom,
   copy: async () => {
     await copy(coordinates(place.lat, place.lon));
@@ -355,6 +379,7 @@ const LETTERS = {
   f: fit,
   z: zoom,
   u: turn,
+  w: why,
   h: () => $("options-form").elements.heat.click(),
   x: () => region && where.choose(null),
   "?": CLICKS["open-help"],

@@ -10,7 +10,8 @@ const AGAIN = "again";
 export class Search {
   /**
    * @typedef {"waiting" | "asked" | "answered" | "trouble"} State
-   * @typedef {{file: File, name: string, url: string, state: State, answer: object | null}} Photo
+   * @typedef {{file: File, name: string, url: string, state: State, asked: Record<string, string>, answer: object | null}}
+   *   Photo `asked`: what was, besides it.
    *
    * @param {() => Record<string, string>} fields What to ask besides the photos, as POST /locate takes it.
    * @param {{change: () => void, progress: (words: string, share: number | null) => void, end: (error: Error | null) =>
@@ -29,6 +30,7 @@ export class Search {
       name: file.name || "pasted picture",
       url: URL.createObjectURL(file),
       state: "waiting",
+      asked: {},
       answer: null,
     }));
     this.photos.push(...added);
@@ -84,11 +86,12 @@ export class Search {
 
   async #ask(batch) {
     const form = new FormData();
+    const asked = this.fields();
     for (const photo of batch) {
       form.append("photos", photo.file, photo.name);
-      photo.state = "asked";
+      Object.assign(photo, { state: "asked", asked });
     }
-    for (const [name, value] of Object.entries(this.fields())) form.append(name, value);
+    for (const [name, value] of Object.entries(asked)) form.append(name, value);
     this.on.change();
     this.on.progress("Sending", null);
     // Answers come in the order of the photos.

@@ -83,10 +83,22 @@ export function locate(form, { signal, onSent, onEvent }) {
   });
 }
 
+/**
+ * Asks what speaks for a photo being of a cell.
+ *
+ * @param {FormData} form As POST /why takes it.
+ * @param {AbortSignal} signal Ends the request.
+ * @throws {ServiceError} The service refuses, breaks off or is not there; or `signal` ended it.
+ */
+export async function explain(form, signal) {
+  const headers = { Accept: "application/json" };
+  return (await request("/why", { method: "POST", body: form, headers, signal })).json();
+}
+
 async function request(path, options = {}) {
   let response;
   try {
-    response = await fetch(path, { ...options, headers: authorization() });
+    response = await fetch(path, { ...options, headers: { ...options.headers, ...authorization() } });
   } catch {
     throw new ServiceError("The service does not answer. Is it still running?");
   }
@@ -113,6 +125,7 @@ function refusal(status, body, retryAfter) {
   const words = {
     400: `The service cannot do this search.${told}`,
     401: "The service asks for its token.",
+    404: `There is nothing to show.${told}`,
     408: `The photos did not reach the service in time.${told}`,
     413: `The photos are too large for the service. Give fewer or smaller ones.${told}`,
     415: `The service does not read this kind of file.${told}`,
