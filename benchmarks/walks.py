@@ -14,7 +14,9 @@ Of each way of asking, the share of photos whose first place lies within 25, 50 
 * ten of a walk: `locate --sequence`, with the speed bound that is its default, 20 km/h, and with 6 km/h; also with the
   sixth of the ten replaced by a photo of another walk. Of such walks, the other nine are scored.
 
-Intervals are of a bootstrap over spots, or walks, and of the differences from one alone, over the same photos. `nats`
+Intervals are of a bootstrap over spots, or walks, and of the differences from one alone, over the same photos. Each
+index is calibrated on the same rendered photos of other regions, each taken alone: what is told of the first place, its
+probability and its radius, is held against the truth. `nats`
 tells how much likelier than by lot the cell nearest to the truth is made, in natural logarithms, by the temperature
 that turns scores into probabilities: photos alone, and five of a spot together.
 """
@@ -38,10 +40,11 @@ import torch
 from machine import cpu_model
 from numpy.typing import NDArray
 
-from geoview.config import InferenceConfig
+from geoview.config import CalibrateConfig, InferenceConfig
 from geoview.data.queries import PhotoQuery, find_queries
 from geoview.demo import LEVEL, DemoRegion, index_region
 from geoview.errors import RenderError
+from geoview.evaluate.calibration import calibrate
 from geoview.geo import cells
 from geoview.geo.sphere import distance_m
 from geoview.locate import evidence
@@ -49,7 +52,7 @@ from geoview.locate.evidence import evidence_of
 from geoview.locate.localizer import EmbeddedPhoto, Localization, Localizer, PhotoView, Search
 from geoview.locate.sequence import locate_sequence
 from geoview.locate.together import fused, locate_together
-from geoview.metrics import bootstrap_interval
+from geoview.metrics import bootstrap_interval, brier_score, calibration_error
 from geoview.models.encoder import CrossViewEncoder, find_encoder
 from geoview.render.photos import write_shots, write_table
 from geoview.render.region import PHOTO_EPOCH, write_features, write_region
@@ -85,11 +88,14 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     encoder = find_encoder(arguments.encoder)
     asked, nats, n_cells = [], [], {}
+    fitted: dict[str, Any] = {}
     for style in arguments.styles:
         folder, region, photos = rendered(style, arguments)
         inference = InferenceConfig(device="cpu", num_workers=arguments.threads)
         index = index_region(region, encoder, folder / "index", inference)
         n_cells[style] = len(index)
+        fitted = fitted or calibrate(index, CalibrateConfig(device="cpu", num_workers=arguments.threads))
+        index.set_calibration(fitted)
         localizer = Remembering(index, inference)
         for kind in KINDS:
             asked += [replace(each, style=style, kind=kind) for each in asked_of(localizer, photos, kind)]
@@ -103,6 +109,7 @@ def main() -> None:
         "learnt_temperature": round(math.exp(-CrossViewEncoder.load(encoder).notes["logit_scale"]), 4),
         "pooled": scored(asked, lambda each: {"photos": each.kind}),
         "rows": scored(asked, lambda each: {"style": each.style, "photos": each.kind}),
+        "calibration": fitted,
         "nats": nats,
         "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{cpu_model()}, {os.cpu_count()} cores, {arguments.threads} threads used",
@@ -140,6 +147,8 @@ class Asked:
         error_m: (R, S) of the first place.
         alone_m: (R, S) of the first place of each photo alone.
         rejected: (R, S) whether the photo was said to show somewhere else.
+        p_within_100m: (R, S) of the first place.
+        radius_m: (R, S) of the first place.
         stray: Which of each group was replaced by a photo of another; not among the photos that are scored.
         style: Of the region.
         kind: Of the photos.
@@ -150,6 +159,8 @@ class Asked:
     error_m: NDArray[np.float64]
     alone_m: NDArray[np.float64]
     rejected: NDArray[np.bool_]
+    p_within_100m: NDArray[np.float64]
+    radius_m: NDArray[np.float64]
     stray: int | None
     style: str = ""
     kind: str = ""
@@ -207,7 +218,7 @@ def asked_in(
     """Asks about groups of photos; if wanted, `STRAYS` times, with one of each replaced by that of another group."""
     n, rounds = len(groups), 1 if stray is None else STRAYS
     error_m = np.empty((rounds * n, len(groups[0])))
-    rejected = np.empty(error_m.shape, np.bool_)
+    rejected, p, radius_m = (np.empty(error_m.shape, dtype) for dtype in (np.bool_, np.float64, np.float64))
     for number in range(rounds * n):
         group = groups[number % n]
         given = list(group)
@@ -215,11 +226,13 @@ def asked_in(
             other = groups[(number + 1 + number // n) % n][stray]
             given[stray] = replace(other, captured_at=group[stray].captured_at)
         answers = locate(given)
+        first = [answer.places[0] for answer in answers]
         truth_deg = np.array([photo.latlon_deg for photo in group], np.float64)
-        error_m[number] = distance_m(np.array([answer.places[0].latlon_deg for answer in answers]), truth_deg)
+        error_m[number] = distance_m(np.array([place.latlon_deg for place in first]), truth_deg)
         rejected[number] = [answer.status == "rejected" for answer in answers]
+        p[number], radius_m[number] = np.array([[place.p_within_100m, place.radius_m] for place in first]).T
     alone_m = error_m if alone_m is None else np.tile(alone_m, (rounds, 1))
-    return Asked(way, np.arange(rounds * n) % n, error_m, alone_m, rejected, stray)
+    return Asked(way, np.arange(rounds * n) % n, error_m, alone_m, rejected, p, radius_m, stray)
 
 
 def scored(asked: list[Asked], about: Callable[[Asked], dict[str, str]]) -> list[dict[str, Any]]:
@@ -237,6 +250,16 @@ def scored(asked: list[Asked], about: Callable[[Asked], dict[str, str]]) -> list
             row[f"recall_at_1_within_{radius_m}_m"] = share(right, group)
             row[f"more_than_alone_within_{radius_m}_m"] = share(right.astype(int) - (alone_m <= radius_m), group)
         row["median_error_m"] = round(float(np.median(error_m)), 1)
+        p, radius_m = (
+            np.concatenate([each.own(getattr(each, name)) for each in mine]) for name in ("p_within_100m", "radius_m")
+        )
+        right = error_m <= RADII_M[-1]
+        row["mean_probability"] = round(float(p.mean()), 4)
+        row["brier"] = round(brier_score(p, right), 4)
+        row["brier_of_base_rate"] = round(float(right.mean() * (1 - right.mean())), 4)
+        row["calibration_error"] = round(calibration_error(p, right), 4)
+        row["radius_covers"] = round(float((error_m <= radius_m)[right].mean()), 4)
+        row["median_radius_m"] = round(float(np.median(radius_m[right])), 1)
         row["rejected"] = round(float(np.concatenate([each.own(each.rejected) for each in mine]).mean()), 4)
         if (stray := mine[0].stray) is not None:
             row["strays_rejected"] = round(float(np.concatenate([each.rejected[:, stray] for each in mine]).mean()), 4)

@@ -196,7 +196,7 @@ def fit_calibration(
 
 def weighed(one: Sighting, calibration: Calibration) -> list[Place]:
     """Returns the places of a sighting as they would be answered, most probable first."""
-    placed = [calibration.placed(one.surface, place, one.shown) for place in one.places]
+    placed = [calibration.of_kind(one.shown).placed(one.surface, place) for place in one.places]
     return sorted(placed, key=lambda place: -(place.p_within_100m or 0.0))
 
 

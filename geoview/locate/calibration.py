@@ -65,6 +65,24 @@ class OfKind:
     least_evidence: float | None
     least_turning: float | None
 
+    def placed(self, surface: Surface, place: Place) -> Place:
+        """Returns a place with its position refined, and with its radius and probability."""
+        refined_deg = np.array(place.latlon_deg)
+        if self.sharpness is not None:
+            refined_deg = surface.refined_deg(place.cell_id, self.sharpness)
+        least_m, counts = self.radius_m
+        return replace(
+            place,
+            latlon_deg=(float(refined_deg[0]), float(refined_deg[1])),
+            radius_m=least_m + counts * surface.quantile_m(refined_deg, CONFIDENCE, self.temperature),
+            p_within_100m=float(np.exp(surface.log_mass(refined_deg, self.temperature))),
+        )
+
+    def of_logarithms(self) -> OfKind:
+        """Returns the same for surfaces whose scores are logarithms of probabilities already."""
+        sharpness = None if self.sharpness is None else self.sharpness / self.temperature
+        return replace(self, temperature=1.0, sharpness=sharpness, least_evidence=None, least_turning=None)
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -116,20 +134,6 @@ class Calibration:
     def of_kind(self, shown: Shown) -> OfKind:
         """Returns what was fitted on photos that show this."""
         return self.kinds.get(shown, self.general)
-
-    def placed(self, surface: Surface, place: Place, shown: Shown) -> Place:
-        """Returns a place of a photo that shows this with its position refined, and with its radius and probability."""
-        kind = self.of_kind(shown)
-        refined_deg = np.array(place.latlon_deg)
-        if kind.sharpness is not None:
-            refined_deg = surface.refined_deg(place.cell_id, kind.sharpness)
-        least_m, counts = kind.radius_m
-        return replace(
-            place,
-            latlon_deg=(float(refined_deg[0]), float(refined_deg[1])),
-            radius_m=least_m + counts * surface.quantile_m(refined_deg, CONFIDENCE, kind.temperature),
-            p_within_100m=float(np.exp(surface.log_mass(refined_deg, kind.temperature))),
-        )
 
     def refuses(self, surface: Surface, places: Sequence[Place], turned: float | None, shown: Shown) -> bool:
         """Tells whether a photo is "not here".

@@ -3,6 +3,9 @@
 A photo's scores become a probability of each cell, as a softmax does it. One photo in ten is taken to be a stray, of
 elsewhere or of nothing that can be recognised: so whatever it shows, a photo speaks only so loudly against a cell that
 the others agree on. Beyond that, photos speak for themselves, each with the heading that suits the cell best.
+
+In an index that is calibrated for such scores, the temperatures are those that were fitted, and places are answered as
+those of photos alone: refined, with a radius and a probability.
 """
 
 from __future__ import annotations
@@ -20,10 +23,11 @@ from geoview.data.queries import PhotoQuery
 from geoview.embed import resolve_device
 from geoview.geo import cells
 from geoview.index.cell_index import CellIndex
-from geoview.index.dates import iso_date
-from geoview.locate.calibration import shown_by
+from geoview.index.dates import iso_date, spaced
+from geoview.locate.calibration import Calibration, Shown, shown_by
 from geoview.locate.localizer import EmbeddedPhoto, Localization, Localizer, PhotoView, Search
 from geoview.locate.posterior import Place, distinct_places
+from geoview.locate.surface import WITHIN_M, Surface, disc_deg
 
 __all__ = ["STRAY", "Evidence", "answers_of", "embed_all", "evidence_of", "places_of"]
 
@@ -32,8 +36,9 @@ STRAY = 0.1
 
 # Logarithm of the inverse temperature of an encoder that does not tell its own: where training starts.
 _LOGIT_SCALE = math.log(1 / 0.07)
-# Cells that are found for all photos together, whose neighbours are candidates too; cells that speak for all others.
-_FOUND, _OTHERS = 4_096, 4_096
+# Cells that are found for all photos together, whose neighbours are candidates too; the first of a photo, around which
+# all are; cells that are looked at one and all where there are no more; and those that speak for all others.
+_FOUND, _FIRST, _EVERY, _OTHERS = 4_096, 64, 16_384, 4_096
 # Scores that are held at once: 256 MB.
 _SCORES = 2**26
 
@@ -50,6 +55,8 @@ class Evidence:
         row: (P, n) int64 row of the index by which the photo itself found the cell; -1 where it did not.
         log_ratio: (P, n) logarithm of how many times as likely the photo is there as anywhere; at least log(STRAY).
         log_prior: (n,) logarithm of how many times as likely any photo is there as on average.
+        calibration: Of these scores, if the index has it.
+        shown: What the photos show, each once.
     """
 
     cell_id: NDArray[np.uint64]
@@ -59,6 +66,15 @@ class Evidence:
     row: NDArray[np.int64]
     log_ratio: NDArray[np.float64]
     log_prior: NDArray[np.float64]
+    calibration: Calibration | None = None
+    shown: frozenset[Shown] = frozenset()
+
+    def surface(self, level: int, log_probability: NDArray[np.float64]) -> Surface:
+        """Returns the logarithms of the cells' probabilities, (n,), as scores for each square metre."""
+        own = self.stands_for == 1
+        density = log_probability - np.log(cells.areas_m2(self.cell_id))
+        each = float(self.stands_for[~own].mean()) if not own.all() else 0.0
+        return Surface(level, self.cell_id[own], density[own], density[~own], each)
 
 
 def embed_all(localizer: Localizer, photos: Iterable[PhotoQuery | str], view: PhotoView | None) -> list[EmbeddedPhoto]:
@@ -82,10 +98,17 @@ def evidence_of(localizer: Localizer, photos: Sequence[EmbeddedPhoto], search: S
     index = localizer.index
     found = _found(index, photos, search, str(resolve_device(localizer.config.device)))
     best = np.unique(np.concatenate([ids for ids, _ in found]))
-    closely = np.append(best, cells.neighbors(best))
+    # What is probable within 100 m is told of places: those that are answered are among the first of some photo.
+    first = np.unique(np.concatenate([ids[:_FIRST] for ids, _ in found]))
+    around = cells.cell_ids(disc_deg(cells.centers_deg(first)).reshape(-1, 2), index.level)
+    closely = np.unique(np.concatenate([best, cells.neighbors(best).ravel(), around]))
     if search.region is not None:
         closely = closely[cells.in_ranges(closely, search.region.cell_ranges(index.level))]
-    some, n_cells = index.some_cells(_OTHERS, search.region)
+    every, n_cells = index.some_cells(_EVERY, search.region)
+    if n_cells == len(every):
+        closely, some = every, every
+    else:
+        some = every[spaced(len(every), _OTHERS)]
     cell_id = np.union1d(closely, some)
     score, heading_deg = _scored(index, photos, cell_id, search)
     known = np.isfinite(score[0])  # a neighbour may have no code
@@ -96,24 +119,52 @@ def evidence_of(localizer: Localizer, photos: Sequence[EmbeddedPhoto], search: S
 
     is_other = ~np.isin(cell_id, closely)
     stands_for = np.where(is_other, (n_cells - (~is_other).sum()) / max(1, is_other.sum()), 1.0)
-    logit = score / _temperatures(localizer, photos, search)[:, None]
+    calibration = localizer.calibration
+    if calibration is not None and not calibration.is_of(index.fusion_at(search.kappa), rerank=0):
+        calibration = None
+    logit = score / _temperatures(localizer, photos, calibration)[:, None]
     log_ratio = logit - logsumexp(logit, axis=1, b=stands_for, keepdims=True) + np.log(n_cells)
     log_ratio = np.logaddexp(np.log1p(-STRAY) + log_ratio, np.log(STRAY))
     log_prior = np.zeros(len(cell_id)) if search.prior is None else search.prior.log_ratio(cell_id)
-    return Evidence(cell_id, stands_for, score, heading_deg, row, log_ratio, log_prior)
+    shown = frozenset(shown_by(photo.fov_deg) for photo in photos)
+    return Evidence(cell_id, stands_for, score, heading_deg, row, log_ratio, log_prior, calibration, shown)
 
 
-def places_of(index: CellIndex, evidence: Evidence, i: int, order: NDArray[np.intp], search: Search) -> list[Place]:
-    """Returns the places of photo i: the first `search.top_k` cells in an order of which no two touch."""
-    heading_deg = evidence.heading_deg[i]
+def places_of(
+    index: CellIndex,
+    evidence: Evidence,
+    i: int,
+    order: NDArray[np.intp],
+    log_probability: NDArray[np.float64],
+    search: Search,
+) -> list[Place]:
+    """Returns the places of photo i.
+
+    Args:
+        index: Where they are.
+        evidence: Of all photos.
+        i: The photo, whose scores and headings are told.
+        order: Cells, best first.
+        log_probability: (n,) logarithms of the probabilities of the cells to be where it was taken.
+        search: What is asked for.
+
+    Returns:
+        The first `search.top_k` cells of which no two touch, and in a calibrated index none lie within 100 m.
+    """
+    heading_deg, calibration = evidence.heading_deg[i], evidence.calibration
     found = distinct_places(
         evidence.cell_id[order],
         evidence.score[i, order],
         search.top_k,
         row=evidence.row[i, order],
         heading_deg=None if np.isnan(heading_deg).all() else heading_deg[order],
-        apart_m=search.apart_m,
+        apart_m=search.apart_m if calibration is None else max(search.apart_m, WITHIN_M),
     )
+    if calibration is not None:
+        # Photos that do not show the same are told where they were taken alike.
+        kind = calibration.of_kind(next(iter(evidence.shown))) if len(evidence.shown) == 1 else calibration.general
+        surface, told = evidence.surface(index.level, log_probability), kind.of_logarithms()
+        found = [told.placed(surface, place) for place in found]
     dates = index.dates_of(np.array([place.row for place in found], np.int64))
     return [
         replace(place, row=None if place.row == -1 else place.row, imagery_date=iso_date(date))
@@ -121,33 +172,38 @@ def places_of(index: CellIndex, evidence: Evidence, i: int, order: NDArray[np.in
     ]
 
 
-def answers_of(photos: Sequence[EmbeddedPhoto], found: Iterable[tuple[list[Place], float]]) -> list[Localization]:
+def answers_of(
+    photos: Sequence[EmbeddedPhoto], found: Iterable[tuple[list[Place], float]], calibration: Calibration | None = None
+) -> list[Localization]:
     """Returns one answer a photo.
 
     Args:
         photos: All photos; those without vectors have failed.
         found: For each of the others, its places and the probability that it is a stray.
+        calibration: Of the places.
     """
+    on: Literal["photos", "rendered", "none"] = "none" if calibration is None else calibration.on
     located = iter(found)
     answers = []
     for photo in photos:
         if len(photo.vectors):
             places, stray = next(located)
             status: Literal["ok", "rejected"] = "rejected" if stray > 0.5 else "ok"
-            answers.append(Localization(photo.query.path, status, places, photo.latlon_deg))
+            answers.append(Localization(photo.query.path, status, places, photo.latlon_deg, calibration=on))
         else:
             answers.append(Localization(photo.query.path, "failed", [], photo.latlon_deg, photo.error))
     return answers
 
 
-def _temperatures(localizer: Localizer, photos: Sequence[EmbeddedPhoto], search: Search) -> NDArray[np.float64]:
+def _temperatures(
+    localizer: Localizer, photos: Sequence[EmbeddedPhoto], calibration: Calibration | None
+) -> NDArray[np.float64]:
     """Returns what each photo's scores are divided by to be logarithms of probabilities, (P,).
 
-    What the index is calibrated to, or else what the encoder has learnt with. The shipped encoder's, 0.024, makes the
-    true cells of rendered photos about as likely as any does (`nats` in benchmarks/walks.py).
+    What was calibrated, or else what the encoder has learnt with. The shipped encoder's, 0.024, makes the true cells of
+    rendered photos about as likely as any does (`nats` in benchmarks/walks.py).
     """
-    calibration = localizer.calibration
-    if calibration is not None and calibration.is_of(localizer.index.fusion_at(search.kappa), rerank=0):
+    if calibration is not None:
         return np.array([calibration.of_kind(shown_by(photo.fov_deg)).temperature for photo in photos])
     return np.full(len(photos), math.exp(-localizer.encoder.notes.get("logit_scale", _LOGIT_SCALE)))
 

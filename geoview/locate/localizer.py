@@ -31,13 +31,14 @@ from geoview.locate.prior import Prior
 from geoview.locate.rerank import TURNS, Candidates, Reranker
 from geoview.locate.surface import WITHIN_M, Surface, disc_deg
 
-__all__ = ["EmbeddedPhoto", "Found", "Localization", "Localizer", "PhotoView", "PreparedPhoto", "Search"]
+__all__ = ["WEIGHED", "EmbeddedPhoto", "Found", "Localization", "Localizer", "PhotoView", "PreparedPhoto", "Search"]
 
 log = logging.getLogger(__name__)
 
-# Places that are weighed against each other, of which the most probable may not be the one of the best cell; and where
-# photos are known to be taken in some places more than in others.
-_WEIGHED, _WEIGHED_BY_PRIOR = 10, 50
+#: Places that are weighed against each other, of which the most probable may not be the one of the best cell.
+WEIGHED = 10
+# The same where photos are known to be taken in some places more than in others.
+_WEIGHED_BY_PRIOR = 50
 # So many cells are scored one and all for each photo's surface; of more, those that matter, and some for all others.
 _EVERY, _OTHERS = 16_384, 4_096
 
@@ -310,7 +311,7 @@ class Localizer:
                 for photo, found in zip(sound, self.find(sound, search), strict=True)
             ]
         else:
-            weighed = _WEIGHED if search.prior is None else _WEIGHED_BY_PRIOR
+            weighed = WEIGHED if search.prior is None else _WEIGHED_BY_PRIOR
             apart = replace(search, top_k=max(search.top_k, weighed), apart_m=max(search.apart_m, WITHIN_M))
             found = self.find(sound, apart)
             answers = [
@@ -529,7 +530,7 @@ def _calibrated(
     photo: EmbeddedPhoto, places: Sequence[Place], surface: Surface, calibration: Calibration, top_k: int
 ) -> Localization:
     shown = shown_by(photo.fov_deg)
-    placed = [calibration.placed(surface, place, shown) for place in places]
+    placed = [calibration.of_kind(shown).placed(surface, place) for place in places]
     placed.sort(key=lambda place: -(place.p_within_100m or 0.0))
     turned = turning(photo.vectors, photo.headings_deg)
     refused = calibration.refuses(surface, placed, turned, shown)

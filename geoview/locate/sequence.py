@@ -100,9 +100,9 @@ def locate_sequence(
 
     Returns:
         One answer a photo, in the order given: first the place on the most likely way of all, then others by their
-        probability; scores and headings are the photo's own. A photo that more likely shows somewhere else is
-        `rejected`, with the places that the others leave for it. One that cannot be read, or tells no time where
-        times count, has failed, and the others are located without it.
+        probability over all ways, which is told where the index is calibrated; scores and headings are the photo's
+        own. A photo that more likely shows somewhere else is `rejected`, with the places that the others leave for it.
+        One that cannot be read, or tells no time where times count, has failed, and the others are located without it.
 
     Raises:
         RegionError: No cell of the index lies in the region.
@@ -124,8 +124,11 @@ def locate_sequence(
     way, log_probability = _located(evidence, times_s[located], max_speed_kmh)
     stray = STRAY * np.exp(log_probability - evidence.log_ratio).sum(axis=1)
     orders = np.argsort(-log_probability, axis=1, kind="stable")
-    places = (places_of(localizer.index, evidence, i, np.append(way[i], orders[i]), search) for i in range(len(sound)))
-    return answers_of(embedded, zip(places, stray.tolist(), strict=True))
+    places = (
+        places_of(localizer.index, evidence, i, np.append(way[i], orders[i]), log_probability[i], search)
+        for i in range(len(sound))
+    )
+    return answers_of(embedded, zip(places, stray.tolist(), strict=True), evidence.calibration)
 
 
 def most_likely_way(log_ratio: NDArray[np.float64], links: Links, reach_m: NDArray[np.float64]) -> NDArray[np.intp]:

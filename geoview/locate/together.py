@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from scipy.special import logsumexp
 
 from geoview.data.queries import PhotoQuery
 from geoview.locate.evidence import STRAY, Evidence, answers_of, embed_all, evidence_of, places_of
-from geoview.locate.localizer import Localization, Localizer, PhotoView, Search
+from geoview.locate.localizer import WEIGHED, Localization, Localizer, PhotoView, Search
 
 __all__ = ["fused", "locate_together"]
 
@@ -31,9 +32,10 @@ def locate_together(
         view: What the photos show.
 
     Returns:
-        One answer a photo, all with the same places in the same order: the best for all photos together; scores and
-        headings are the photo's own. A photo that more likely shows somewhere else is `rejected`, one that cannot be
-        read has failed; neither keeps the others from being located.
+        One answer a photo, all with the same places in the same order: the best for all photos together, with radii and
+        probabilities of all together, where the index is calibrated; scores and headings are the photo's own. A photo
+        that more likely shows somewhere else is `rejected`, one that cannot be read has failed; neither keeps the
+        others from being located.
 
     Raises:
         RegionError: No cell of the index lies in the region.
@@ -46,8 +48,15 @@ def locate_together(
     evidence = evidence_of(localizer, sound, search)
     log_probability, stray = fused(evidence)
     order = np.argsort(-log_probability, kind="stable")
-    places = (places_of(localizer.index, evidence, i, order, search) for i in range(len(sound)))
-    return answers_of(embedded, zip(places, stray.tolist(), strict=True))
+    weighed = replace(search, top_k=max(search.top_k, WEIGHED))
+    places = (
+        sorted(
+            places_of(localizer.index, evidence, i, order, log_probability, weighed),
+            key=lambda place: -(place.p_within_100m or 0.0),
+        )[: search.top_k]
+        for i in range(len(sound))
+    )
+    return answers_of(embedded, zip(places, stray.tolist(), strict=True), evidence.calibration)
 
 
 def fused(evidence: Evidence) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -79,7 +79,9 @@ def test_each_kind_of_photo_has_a_temperature_of_its_own():
     assert calibration.of_kind("perspective").temperature == pytest.approx(0.05, rel=0.2)
     assert calibration.of_kind("aerial") == calibration.general
     one = seen[0]
-    sure, unsure = (calibration.placed(one.surface, one.places[0], shown) for shown in ("panorama", "perspective"))
+    sure, unsure = (
+        calibration.of_kind(shown).placed(one.surface, one.places[0]) for shown in ("panorama", "perspective")
+    )
     assert sure.p_within_100m > unsure.p_within_100m
     narrow, wide = (calibration.posterior(one.surface, shown) for shown in ("panorama", "perspective"))
     assert narrow.probability.max() > wide.probability.max()
@@ -95,7 +97,7 @@ def test_each_kind_of_photo_has_a_radius_of_its_own():
     calibration, _ = fit_calibration([*panoramas, *lens], "photos", CODES)
     fresh = drawn(100, 0.02, seed=2)
     narrow = np.median([weighed(one, calibration)[0].radius_m for one in fresh])
-    wide = np.median([calibration.placed(one.surface, one.places[0], "perspective").radius_m for one in fresh])
+    wide = np.median([calibration.of_kind("perspective").placed(one.surface, one.places[0]).radius_m for one in fresh])
     assert narrow < 50 < wide
     alone, _ = fit_calibration(panoramas, "photos", CODES)
     assert alone.kinds == {"panorama": calibration.kinds["panorama"]}

@@ -10,10 +10,12 @@ from geoview.config import InferenceConfig
 from geoview.data.queries import PhotoQuery
 from geoview.geo import cells
 from geoview.geo.regions import Region
+from geoview.geo.sphere import distance_m
 from geoview.locate import evidence
 from geoview.locate.calibration import Calibration, OfKind
 from geoview.locate.evidence import STRAY, answers_of, evidence_of, places_of
 from geoview.locate.localizer import EmbeddedPhoto, Search
+from geoview.locate.together import fused
 
 DIM, LEVEL = 12, 16
 
@@ -73,6 +75,8 @@ def test_of_a_large_index_some_cells_speak_for_all_others(index, monkeypatch):
     photos = drawn_photos(2)
     every = evidence_of(localizer_of(index), photos, Search())
     monkeypatch.setattr(evidence, "_FOUND", 20)
+    monkeypatch.setattr(evidence, "_FIRST", 2)
+    monkeypatch.setattr(evidence, "_EVERY", 150)
     monkeypatch.setattr(evidence, "_OTHERS", 150)
     some = evidence_of(localizer_of(index), photos, Search(top_k=1))
     assert len(some.cell_id) < len(every.cell_id)
@@ -124,7 +128,7 @@ def test_places_tell_the_photos_own_score_heading_and_imagery(index, dates):
     found = evidence_of(localizer_of(index), photos, search)
     for i, each in enumerate(photos):
         order = np.argsort(-found.score[i], kind="stable")
-        places = places_of(index, found, i, order, search)
+        places = places_of(index, found, i, order, found.log_ratio[i], search)
         assert len(places) == 4
         hits = index.search(each.vectors, 1, dates=dates)
         best = np.unravel_index(hits.score.argmax(), hits.score.shape)
@@ -133,6 +137,43 @@ def test_places_tell_the_photos_own_score_heading_and_imagery(index, dates):
         assert places[0].score == pytest.approx(hits.score[best], abs=1e-5)
         assert places[0].heading_deg == 30.0 * best[0]
         assert places[0].imagery_date in ("2018", "2021-07")
+
+
+@pytest.mark.parametrize("n_every", [16_384, 150])
+def test_probabilities_of_places_are_sums_over_cells(index, tmp_path, kit, monkeypatch, n_every):
+    plain = evidence_of(localizer_of(index), drawn_photos(1), Search())
+    calibrated = kit.write_index(tmp_path / "index", plain.cell_id, index.codes_of(np.arange(len(plain.cell_id))))
+    kind = OfKind(0.1, 0.2, (20.0, 1.0), None, None)
+    fitted = Calibration("rendered", kind, {}, kappa=0.0, offset=0.0, rerank=0)
+    calibrated.set_calibration(fitted.to_manifest())
+    monkeypatch.setattr(evidence, "_FOUND", 60)
+    monkeypatch.setattr(evidence, "_EVERY", n_every)
+    monkeypatch.setattr(evidence, "_OTHERS", n_every)
+    found = evidence_of(localizer_of(calibrated), drawn_photos(3), Search())
+    log_probability, _ = fused(found)
+    mass = np.exp(log_probability) * found.stands_for
+    assert mass.sum() == pytest.approx(1)
+    surface = found.surface(LEVEL, log_probability)
+    np.testing.assert_allclose(surface.probability(1.0), mass[found.stands_for == 1], rtol=1e-4)
+    order = np.argsort(-log_probability, kind="stable")
+    for place in places_of(calibrated, found, 0, order, log_probability, Search(top_k=3)):
+        # Of cells that the disc cuts, it has the part that lies in it.
+        apart_m = distance_m(np.array(place.latlon_deg), cells.centers_deg(found.cell_id))
+        least, most = (mass[apart_m <= radius_m].sum() for radius_m in (20.0, 200.0))
+        assert 0 <= place.p_within_100m <= most + 1e-9
+        assert place.p_within_100m > 0.2 * least
+        assert 20.0 <= place.radius_m <= 120.0
+
+
+def test_the_scores_of_another_search_are_not_calibrated(index, tmp_path, kit):
+    plain = evidence_of(localizer_of(index), drawn_photos(1), Search())
+    calibrated = kit.write_index(tmp_path / "index", plain.cell_id, index.codes_of(np.arange(len(plain.cell_id))))
+    kind = OfKind(0.1, 0.2, (20.0, 1.0), None, None)
+    calibrated.set_calibration(Calibration("photos", kind, {}, kappa=0.0, offset=0.0, rerank=30).to_manifest())
+    found = evidence_of(localizer_of(calibrated), drawn_photos(1), Search())
+    (place,) = places_of(calibrated, found, 0, np.array([0]), found.log_ratio[0], Search())
+    assert found.calibration is None
+    assert (place.p_within_100m, place.radius_m) == (None, None)
 
 
 def test_photos_that_cannot_be_read_have_failed_and_strays_are_rejected():

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shutil
 
 import numpy as np
 import pytest
@@ -18,7 +19,9 @@ from geoview.data.queries import PhotoQuery
 from geoview.errors import RegionError
 from geoview.geo import cells
 from geoview.geo.regions import Region
+from geoview.geo.sphere import distance_m
 from geoview.index.cell_index import CellIndex
+from geoview.locate.calibration import Calibration, OfKind
 from geoview.locate.evidence import STRAY, Evidence
 from geoview.locate.localizer import Localizer, PhotoView, Search
 from geoview.locate.together import fused, locate_together
@@ -110,6 +113,26 @@ def test_all_photos_are_answered_with_the_place_that_is_best_for_all(localizer, 
         assert answer.places[0].score <= score + 1e-5, "scores are the photo's own"
     backwards = locate_together(localizer, names[6::-1], Search(top_k=3), view=AERIAL)
     assert ids_of(backwards[0]) == ids_of(answers[0])
+
+
+def test_in_a_calibrated_index_photos_that_agree_are_surer_than_each_alone(localizer, spots, tmp_path):
+    names, here, _ = spots
+    shutil.copytree(str(localizer.index.path), tmp_path / "index")
+    with CellIndex.open(tmp_path / "index") as index:
+        kind = OfKind(0.2, 0.3, (20.0, 1.0), None, None)
+        index.set_calibration(Calibration("photos", kind, {}, kappa=0.0, offset=0.0, rerank=0).to_manifest())
+        calibrated = Localizer(index, localizer.config)
+        (one,) = locate_together(calibrated, names[:1], Search(top_k=3), view=AERIAL)
+        several = locate_together(calibrated, names[:5], Search(top_k=3), view=AERIAL)
+    centre = cells.centers_deg(np.array([here], np.uint64))[0]
+    for answer in (one, *several):
+        told = [place.p_within_100m for place in answer.places]
+        assert answer.calibration == "photos"
+        assert told == sorted(told, reverse=True) and sum(told) <= 1 + 1e-9
+        assert distance_m(centre, np.array(answer.places[0].latlon_deg)) < 100
+        assert all(place.radius_m > 0 for place in answer.places)
+    assert several[0].places[0].p_within_100m > 1.2 * one.places[0].p_within_100m
+    assert several[0].places[0].latlon_deg == several[4].places[0].latlon_deg
 
 
 def test_neither_strays_nor_unreadable_photos_move_the_answer(localizer, spots, tmp_path):
