@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -24,6 +26,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+# Pixels that make a batch worth a thread of its own: with fewer, threads wait for each other's turn in Python.
+_PIXELS_A_THREAD = 2**18
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -79,9 +84,13 @@ def embed(
 ) -> Iterator[NDArray[np.float32]]:
     """Embeds a stream of pictures.
 
+    On a CPU, threads share out a stream that is long enough, each with a batch of its own, and a short one picture by
+    picture. In the first way they never wait for each other, nor for a core that something else is using: what cuts
+    the chips, as a rule.
+
     Args:
         encoder: In evaluation mode.
-        pictures: Read as they are needed, never more than a batch ahead. Sizes may differ; a batch ends where they do.
+        pictures: Read as they are needed, two batches a thread ahead. Sizes may differ; a batch ends where they do.
         config: Batch size, device and precision.
         seen: What the pictures are of: encoders may have weights of their own for street photos.
         total: How many there are, for the progress bar.
@@ -96,15 +105,20 @@ def embed(
     device = resolve_device(config.device)
     dtype = resolve_precision(config.precision, device)
     encoder = encoder.eval().to(device)
+
+    def vectors_of(batch: list[Picture]) -> NDArray[np.float32]:
+        pixels = torch.from_numpy(np.stack([p.pixels for p in batch])).to(device).permute(0, 3, 1, 2)
+        valid = torch.from_numpy(np.stack([p.valid for p in batch])).to(device)
+        enabled = dtype != torch.float32
+        with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=enabled):
+            return np.asarray(encoder(pixels, valid, seen=seen).cpu())
+
+    n_threads = torch.get_num_threads() if device.type == "cpu" else 1
+    found = _beside_each_other(vectors_of, pictures, config.batch_size, n_threads)
     with tqdm(total=total, desc=progress, disable=None if progress else True, unit="img", dynamic_ncols=True) as bar:
-        for batch in _batches(pictures, config.batch_size):
-            pixels = torch.from_numpy(np.stack([p.pixels for p in batch])).to(device).permute(0, 3, 1, 2)
-            valid = torch.from_numpy(np.stack([p.valid for p in batch])).to(device)
-            enabled = dtype != torch.float32
-            with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=enabled):
-                vectors = encoder(pixels, valid, seen=seen).cpu().numpy()
+        for vectors in found:
             sound = np.isfinite(vectors).all(axis=1)
-            bar.update(len(batch))
+            bar.update(len(vectors))
             if not sound.all():
                 # Up to the culprit all goes on, so that whoever counts knows which it is.
                 yield from vectors[: int(np.argmin(sound))]
@@ -112,15 +126,48 @@ def embed(
             yield from vectors
 
 
-def _batches(pictures: Iterable[Picture], batch_size: int) -> Iterator[list[Picture]]:
+def _beside_each_other(
+    vectors_of: Callable[[list[Picture]], NDArray[np.float32]],
+    pictures: Iterable[Picture],
+    batch_size: int,
+    n_threads: int,
+) -> Iterator[NDArray[np.float32]]:
+    """Yields the vectors of all pictures, batch by batch, of which as many are in work as there are threads."""
+    if n_threads == 1:
+        yield from map(vectors_of, _batches(pictures, batch_size))
+        return
+    batches = _batches(pictures, batch_size, _PIXELS_A_THREAD)
+    first = list(islice(batches, n_threads))
+    if len(first) < n_threads or any(_n_px(batch) < _PIXELS_A_THREAD for batch in first):
+        yield from map(vectors_of, _batches(chain.from_iterable(chain(first, batches)), batch_size))
+        return
+
+    def alone(batch: list[Picture]) -> NDArray[np.float32]:
+        torch.set_num_threads(1)  # of this thread
+        return vectors_of(batch)
+
+    try:
+        yield from read_ahead(alone, chain(first, batches), num_workers=n_threads, depth=2 * n_threads)
+    finally:
+        torch.set_num_threads(n_threads)  # of threads to come, which begin with what was set last
+
+
+def _batches(pictures: Iterable[Picture], batch_size: int, least_px: float = math.inf) -> Iterator[list[Picture]]:
+    """Yields batches of pictures of one size: so many of them, or fewer that have so many pixels together."""
     batch: list[Picture] = []
     for picture in pictures:
-        if batch and (len(batch) == batch_size or picture.pixels.shape != batch[0].pixels.shape):
+        if batch and (
+            len(batch) == batch_size or picture.valid.shape != batch[0].valid.shape or _n_px(batch) >= least_px
+        ):
             yield batch
             batch = []
         batch.append(picture)
     if batch:
         yield batch
+
+
+def _n_px(batch: list[Picture]) -> int:
+    return len(batch) * batch[0].valid.size
 
 
 def read_ahead(function: Callable[[T], R], items: Iterable[T], *, num_workers: int, depth: int) -> Iterator[R]:

@@ -2,6 +2,7 @@ import gc
 import threading
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -57,14 +58,15 @@ def test_nothing_from_nothing():
     assert list(embed(Probe(), [], CPU, seen="aerial")) == []
 
 
-def test_reads_at_most_a_batch_ahead_and_lets_go():
-    read, alive = [], []
+@pytest.mark.parametrize("side_px", [16, 256])
+def test_reads_at_most_two_batches_a_thread_ahead_and_lets_go(side_px):
+    read, alive, ahead = [], [], 2 * torch.get_num_threads() * CPU.batch_size
 
     def pictures():
-        for i in range(40):
+        for i in range(60):
             read.append(i)
             alive.append(sum(ref() is not None for ref in references))
-            made = picture(i)
+            made = picture(i, side_px, side_px)
             references.append(weakref.ref(made.pixels))
             yield made
             del made
@@ -73,19 +75,20 @@ def test_reads_at_most_a_batch_ahead_and_lets_go():
     stream = embed(Probe(), pictures(), CPU, seen="aerial")
     assert read == []
     for i, _ in enumerate(stream):
-        assert i < len(read) <= min(40, i + 1 + CPU.batch_size)
+        assert i < len(read) <= min(60, i + 1 + ahead + CPU.batch_size)
     gc.collect()
-    assert max(alive) <= 2 * CPU.batch_size
-    assert len(read) == 40
+    assert max(alive) <= ahead + 2 * CPU.batch_size
+    assert len(read) == 60
 
 
-def test_an_early_end_closes_the_source():
+@pytest.mark.parametrize("side_px", [16, 256])
+def test_an_early_end_closes_the_source(side_px):
     closed = []
 
     def pictures():
         try:
             while True:
-                yield picture(1)
+                yield picture(1, side_px, side_px)
         finally:
             closed.append(True)
 
@@ -96,15 +99,41 @@ def test_an_early_end_closes_the_source():
     del stream, source
     gc.collect()
     assert closed == [True]
+    assert workers() == []
 
 
+def test_threads_share_out_a_long_stream_and_each_computes_alone():
+    seen_by = {}
+
+    class Named(Probe):
+        def forward(self, pixels, valid, *, seen):
+            seen_by[threading.get_ident()] = torch.get_num_threads()
+            return super().forward(pixels, valid, seen=seen)
+
+    before = torch.get_num_threads()
+    assert before > 1
+    for n, side_px in ((7, 256), (40, 16)):  # too few pictures, and too little in a batch
+        list(embed(Named(), [picture(i, side_px, side_px) for i in range(n)], CPU, seen="aerial"))
+        assert seen_by == {threading.get_ident(): before}
+    seen_by.clear()
+    vectors = list(embed(Named(), [picture(i, 256, 256) for i in range(40)], CPU, seen="aerial"))
+    np.testing.assert_array_equal(vectors, [(i, 1) for i in range(40)])
+    assert threading.get_ident() not in seen_by
+    assert set(seen_by.values()) == {1}
+    # What comes after is as it was, in this thread and in new ones.
+    assert torch.get_num_threads() == before
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == before
+
+
+@pytest.mark.parametrize("side_px", [16, 256])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_embeddings_that_are_not_finite_are_refused(value):
+def test_embeddings_that_are_not_finite_are_refused(value, side_px):
     class Broken(Probe):
         def forward(self, pixels, valid, *, seen):
             return super().forward(pixels, valid, seen=seen).masked_fill(pixels[:, :1, 0, 0] == 6, value)
 
-    stream = embed(Broken(), (picture(i) for i in range(9)), CPU, seen="aerial")
+    stream = embed(Broken(), (picture(i, side_px, side_px) for i in range(9)), CPU, seen="aerial")
     assert [next(stream)[0] for _ in range(6)] == [0, 1, 2, 3, 4, 5]
     with pytest.raises(EncoderError, match=r"not finite in torch\.float32: try --precision fp32"):
         next(stream)

@@ -4,8 +4,9 @@
 ground size from them.
 """
 
-from tiles.chip import Chip, ImagerySource, SourceInfo
+from tiles.chip import Chip, ChipSource, ImagerySource, SourceInfo
 from tiles.errors import (
+    CutterEndedError,
     FakeAlphaWarning,
     InvalidChipError,
     InvalidManifestError,
@@ -20,10 +21,14 @@ from tiles.errors import (
     UnsupportedSourceError,
     ValueRangeWarning,
 )
+from tiles.processes import ChipProcesses
 from tiles.source import open_source
 
 __all__ = [
     "Chip",
+    "ChipProcesses",
+    "ChipSource",
+    "CutterEndedError",
     "FakeAlphaWarning",
     "ImagerySource",
     "InvalidChipError",

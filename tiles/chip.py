@@ -160,9 +160,10 @@ def chip_frame(latlon_deg: ArrayLike, size_px: int, gsd_m: float, heading_deg: f
 
 
 class ChipSource:
-    """Shared by all sources: checks what is asked, and says where a chip misses the imagery."""
+    """Shared by all sources, which can be pickled: checks what is asked, and says where a chip misses the imagery."""
 
     uri: str
+    skipped: Sequence[tuple[str, str]]
 
     def cut(self, frame: ChipFrame) -> Chip | None:
         """Return the chip of a frame, or None where no pixel is valid."""

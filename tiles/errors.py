@@ -6,6 +6,7 @@ Every message is one line that names the file and the way out.
 from __future__ import annotations
 
 __all__ = [
+    "CutterEndedError",
     "FakeAlphaWarning",
     "InvalidChipError",
     "InvalidManifestError",
@@ -40,6 +41,10 @@ class MissingCRSError(TilesError):
 
 class NotOnEarthError(TilesError):
     """The coordinate system of a raster belongs to another body."""
+
+
+class CutterEndedError(TilesError):
+    """A process that cuts chips has ended before it was told to."""
 
 
 class OutsideCoverageError(TilesError, LookupError):

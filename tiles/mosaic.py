@@ -30,7 +30,7 @@ class MosaicSource(ChipSource):
         self, uri: str, sources: Sequence[RasterSource | PyramidSource], skipped: Sequence[tuple[str, str]] = ()
     ) -> None:
         self.uri = uri
-        self.skipped = list(skipped)
+        self.skipped: list[tuple[str, str]] = list(skipped)
         self._sources = list(sources)
         self._footprints = [source.coverage() for source in self._sources]
         self._tree = shapely.STRtree(self._footprints)

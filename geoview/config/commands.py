@@ -40,7 +40,8 @@ class InferenceConfig:
         batch_size: Pictures a batch.
         device: `auto` takes a GPU where there is one; else a torch device such as `cpu` or `cuda:1`.
         precision: `auto` is bfloat16 where the device multiplies it faster, float32 elsewhere.
-        num_workers: Threads that decode pictures and cut chips ahead of the encoder.
+        num_workers: Threads that decode pictures and cut chips ahead of the encoder; of an index of thousands of cells,
+            processes cut the chips.
     """
 
     batch_size: int = 64

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 from zipfile import BadZipFile
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import tiles
-from geoview.config import AddConfig, AerialView, BuildConfig, InferenceConfig, PlanView, differing_keys
+from geoview.config import AddConfig, BuildConfig, InferenceConfig, PlanView, differing_keys
 from geoview.data.queries import PhotoQuery
 from geoview.embed import embed, read_ahead
 from geoview.errors import (
@@ -70,6 +71,8 @@ Fit = Callable[[CellIndex, Sequence[Photo]], tuple[Fusion, dict[str, Any]]]
 
 # Cells between two saves: what a kill costs at most, and what is kept in memory as float32.
 _BLOCK_CELLS = 2048
+# Chips that make it worth while to start processes that cut them, and how many are cut at a time.
+_MANY_CHIPS, _STRETCH_CHIPS = 4096, 32
 # Between two looks at what other builders have finished.
 _POLL_S = 0.5
 
@@ -465,67 +468,106 @@ class _Build:
         finished = [_read_block(path, block) for block, path in blocks]
         left = [block for (block, _), part in zip(blocks, finished, strict=True) if part is None]
         parts: list[store.Rows] = []
-        with closing(self._chips(left, scale)) as chips:
+        with closing(self._encoded(left, scale, bar)) as made:
             for (block, path), part in zip(blocks, finished, strict=True):
                 if part is None:
-                    parts.append(self._encoded(block, path, islice(chips, len(block)), bar))
+                    parts.append(self._kept(next(made), path))
                 else:
                     parts.append(part)
                     bar.update(len(block))
         return store.Rows.concatenate(parts)
 
-    def _chips(self, blocks: Sequence[NDArray[np.uint64]], scale: int) -> Generator[tiles.Chip | None]:
-        """Yields the chips around cells, None where there is no imagery; ahead of the encoder, across blocks too."""
-        if self.source is None or not blocks:  # without imagery there are no cells to encode
-            return
-        view = self.encoder.aerial
-        yield from read_ahead(
-            _Chips(self.source, replace(view, gsd_m=scale * view.gsd_m)).cut,
-            cells.centers_deg(np.concatenate(blocks)),
-            num_workers=self.config.num_workers,
-            depth=2 * self.config.batch_size,
-        )
-
-    def _encoded(
-        self, ids: NDArray[np.uint64], path: Path, chips: Iterator[tiles.Chip | None], bar: tqdm[Any]
-    ) -> store.Rows:
-        """Encodes a block, and keeps it in the journal."""
-        rows = self._encode(ids, chips, bar)
+    def _kept(self, rows: store.Rows, path: Path) -> store.Rows:
+        """Keeps a block in the journal."""
         write_json(self.out / "build" / "skipped.json", self._skipped())
         arrays: dict[str, Any] = {f.name: getattr(rows, f.name) for f in fields(rows)}
         with write_binary(path) as file:
             np.savez(file, **arrays)
         return rows
 
-    def _encode(self, ids: NDArray[np.uint64], chips: Iterator[tiles.Chip | None], bar: tqdm[Any]) -> store.Rows:
-        coverage = np.zeros(len(ids), np.float16)
-        dates = np.zeros(len(ids), np.int32)
-        kept: list[int] = []
+    def _encoded(self, blocks: Sequence[NDArray[np.uint64]], scale: int, bar: tqdm[Any]) -> Generator[store.Rows]:
+        """Yields the rows of blocks of cells; from one to the next, the encoder does not wait."""
+        if not blocks:
+            return
+        ids, ends = np.concatenate(blocks), np.cumsum([len(block) for block in blocks]).tolist()
+        coverage, dates = np.zeros(len(ids), np.float16), np.zeros(len(ids), np.int32)
+        n_cut, in_work = 0, deque[int]()
+        stopped: BaseException | None = None
 
-        def covered() -> Iterator[tiles.Chip]:
-            for i, chip in enumerate(chips):
-                bar.update()
-                if chip is None:
-                    continue
-                coverage[i] = chip.valid_fraction
-                if chip.valid_fraction >= self.config.min_coverage:
-                    dates[i] = yyyymmdd(chip.date)
-                    kept.append(i)
-                    yield chip
+        def covered(chips: Iterator[tiles.Chip | None]) -> Iterator[tiles.Chip]:
+            nonlocal n_cut, stopped
+            try:
+                for i, chip in enumerate(chips):
+                    bar.update()
+                    n_cut = i + 1
+                    if chip is None:
+                        continue
+                    coverage[i] = chip.valid_fraction
+                    if chip.valid_fraction >= self.config.min_coverage:
+                        dates[i] = yyyymmdd(chip.date)
+                        in_work.append(i)
+                        yield chip
+            except (Exception, KeyboardInterrupt) as error:
+                stopped = error  # when what was cut before is encoded, and kept
 
-        vectors: list[NDArray[np.float32]] = []
-        try:
-            for vector in embed(self.encoder, covered(), self.config, seen="aerial"):
-                vectors.append(vector)
-        except EncoderError as error:
-            token = cells.tokens(ids[kept[len(vectors)] : kept[len(vectors)] + 1])[0]
-            raise EncoderError(f"cell {token}: {error}") from error
-        aerial = np.stack(vectors).astype(np.float16) if vectors else np.empty((0, self.encoder.dim), np.float16)
-        has_code = np.zeros(len(ids), np.bool_)
-        has_code[kept] = True
+        starts = [0, *ends[:-1]]
+        vectors: dict[int, NDArray[np.float16]] = {}
+
+        def finished() -> Iterator[store.Rows]:
+            while ends and n_cut >= ends[0] and not (in_work and in_work[0] < ends[0]):
+                where = range(starts.pop(0), ends.pop(0))
+                mine = {cell: vectors.pop(cell) for cell in where if cell in vectors}
+                yield self._block(where, ids, mine, coverage, dates)
+
+        with closing(self._chips(ids, scale)) as chips:
+            try:
+                for vector in embed(self.encoder, covered(chips), self.config, seen="aerial"):
+                    vectors[in_work.popleft()] = vector.astype(np.float16)
+                    yield from finished()
+            except EncoderError as error:
+                raise EncoderError(f"cell {cells.tokens(ids[in_work[0] :][:1])[0]}: {error}") from error
+        yield from finished()
+        if stopped is not None:
+            raise stopped
+
+    def _block(
+        self,
+        where: range,
+        ids: NDArray[np.uint64],
+        vectors: dict[int, NDArray[np.float16]],
+        coverage: NDArray[np.float16],
+        dates: NDArray[np.int32],
+    ) -> store.Rows:
+        """Returns the rows of a block of cells, of which those with a vector have a code."""
+        here = np.array(where)
+        with_code, without = np.array([*vectors], np.intp), here[[cell not in vectors for cell in where]]
+        aerial = np.stack([*vectors.values()]) if vectors else np.empty((0, self.encoder.dim), np.float16)
         return store.Rows(
-            aerial, ids[has_code], dates[has_code], coverage[has_code], ids[~has_code], coverage[~has_code]
+            aerial, ids[with_code], dates[with_code], coverage[with_code], ids[without], coverage[without]
         )
+
+    def _chips(self, ids: NDArray[np.uint64], scale: int) -> Generator[tiles.Chip | None]:
+        """Yields the chips around cells, None where there is no imagery; ahead of the encoder."""
+        assert self.source is not None, "without imagery there are no cells to encode"
+        view, num_workers = self.encoder.aerial, self.config.num_workers
+        size_px, gsd_m = view.size_px, scale * view.gsd_m
+        centres_deg = cells.centers_deg(ids)
+        if len(centres_deg) < _MANY_CHIPS or not isinstance(self.source, tiles.ChipSource):
+            yield from read_ahead(
+                _Chips(self.source, size_px, gsd_m).cut,
+                centres_deg,
+                num_workers=num_workers,
+                depth=2 * self.config.batch_size,
+            )
+            return
+        with tiles.ChipProcesses(self.source, num_workers) as processes:
+            for chips in read_ahead(
+                lambda stretch_deg: processes.chips(stretch_deg, size_px, gsd_m),
+                np.array_split(centres_deg, math.ceil(len(centres_deg) / _STRETCH_CHIPS)),
+                num_workers=num_workers,
+                depth=2 * max(num_workers, math.ceil(self.config.batch_size / _STRETCH_CHIPS)),
+            ):
+                yield from chips
 
 
 def _progress(what: str, total: int, *, leave: bool = True) -> tqdm[Any]:
@@ -535,12 +577,13 @@ def _progress(what: str, total: int, *, leave: bool = True) -> tqdm[Any]:
 @dataclass(frozen=True)
 class _Chips:
     source: tiles.ImagerySource
-    view: AerialView
+    size_px: int
+    gsd_m: float
 
     def cut(self, latlon_deg: NDArray[np.float64]) -> tiles.Chip | None:
         """Returns the chip around a point, None where there is no imagery at all."""
         try:
-            return self.source.chip(latlon_deg, size_px=self.view.size_px, gsd_m=self.view.gsd_m)
+            return self.source.chip(latlon_deg, size_px=self.size_px, gsd_m=self.gsd_m)
         except tiles.OutsideCoverageError:
             return None
 

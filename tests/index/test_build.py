@@ -256,6 +256,42 @@ def test_an_unfinished_build_goes_on_where_it_stopped(tmp_path, encoder_folder, 
     assert not (out / "build").exists()
 
 
+@pytest.mark.parametrize("many", [1, 20])
+def test_processes_cut_the_chips_of_many_cells(tmp_path, kit, encoder_folder, ortho, index_folder, monkeypatch, many):
+    monkeypatch.setattr(build_module, "_MANY_CHIPS", many)
+    monkeypatch.setattr(build_module, "_STRETCH_CHIPS", 5)
+    monkeypatch.setattr(build_module, "_BLOCK_CELLS", 8)
+    index = kit.build(encoder_folder, ortho, tmp_path / "index", num_workers=2)
+    found, wanted = columns(index), columns(CellIndex.open(index_folder))
+    assert all(np.array_equal(found[name], wanted[name]) for name in wanted if name != "aerial")
+    np.testing.assert_allclose(found["aerial"].astype(np.float32), wanted["aerial"].astype(np.float32), atol=6e-4)
+
+
+def test_a_build_goes_on_after_a_process_of_its_has_died(
+    tmp_path, kit, encoder_folder, ortho, index_folder, monkeypatch
+):
+    monkeypatch.setattr(build_module, "_MANY_CHIPS", 1)
+    monkeypatch.setattr(build_module, "_STRETCH_CHIPS", 5)
+    monkeypatch.setattr(build_module, "_BLOCK_CELLS", 8)
+    cut, asked = tiles.ChipProcesses.chips, []
+
+    def counted(self, latlon_deg, *args):
+        asked.append(len(latlon_deg))
+        if len(asked) == 16:
+            self._processes[0].kill()
+        return cut(self, latlon_deg, *args)
+
+    monkeypatch.setattr(tiles.ChipProcesses, "chips", counted)
+    with pytest.raises(tiles.CutterEndedError, match="SIGKILL"):
+        kit.build(encoder_folder, ortho, tmp_path / "index", num_workers=1, batch_size=4)
+    before, whole = sum(asked[:15]), CellIndex.open(index_folder)
+    index = kit.build(encoder_folder, ortho, tmp_path / "index", num_workers=1, batch_size=4)
+    assert np.array_equal(index.cell_ids(), whole.cell_ids())
+    again = sum(asked[16:])
+    assert again < len(whole) + whole.manifest.n_skipped, "what was finished is not cut again"
+    assert again + before >= len(whole) + whole.manifest.n_skipped
+
+
 @pytest.mark.parametrize("key", ["level", "min_coverage", "region", "encoder", "imagery"])
 def test_an_unfinished_build_with_other_settings_is_refused(tmp_path, kit, encoder_folder, ortho, monkeypatch, key):
     out, place = tmp_path / "index", kit.CENTRE_DEG + np.full(2, 0.003)

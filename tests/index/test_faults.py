@@ -47,7 +47,7 @@ def pause():
 
 
 def arm(moment):
-    blocks, block, savez, write_json = 0, build._Build._encoded, build.np.savez, store.write_json
+    blocks, block, savez, write_json = 0, build._Build._kept, build.np.savez, store.write_json
 
     def after_a_block(self, *args):
         nonlocal blocks
@@ -69,7 +69,7 @@ def arm(moment):
         case "never":
             pass
         case "block finished" | "pause":
-            build._Build._encoded = after_a_block
+            build._Build._kept = after_a_block
         case "block half written":
             build.np.savez = half_a_block
         case "shard written, not renamed":
