@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import tiles
 from geoview.config import Dates, GroundView, InferenceConfig, Seen
-from geoview.data.photos import load_image, read_metadata
+from geoview.data.photos import load_image, read_metadata, read_size_px
 from geoview.data.queries import PhotoQuery
 from geoview.data.views import StreetPhoto, aerial_view
 from geoview.embed import Picture, embed, read_ahead, resolve_device
@@ -494,7 +494,10 @@ class Localizer:
             metadata = read_metadata(query.photo)
             latlon_deg = latlon_deg or metadata.latlon_deg
             if view.kind == "aerial" and view.gsd_m is not None:
-                seen = aerial_view(load_image(query.photo), self.encoder.aerial, gsd_m=view.gsd_m)
+                image = load_image(query.photo)
+                # The largest are decoded smaller than they are stored.
+                gsd_m = view.gsd_m * max(read_size_px(query.photo)) / max(image.size)
+                seen = aerial_view(image, self.encoder.aerial, gsd_m=gsd_m)
                 return PreparedPhoto(query, [seen], [np.nan], latlon_deg)
             photo = StreetPhoto.open(query.photo, metadata, fov_deg=query.fov_deg or view.fov_deg)
         except (GeoviewError, tiles.TilesError) as error:

@@ -17,6 +17,7 @@ from rasterio.windows import from_bounds
 
 from geoview.cli import main
 from geoview.config import InferenceConfig, PlanView
+from geoview.data import photos
 from geoview.data.queries import PhotoQuery, find_queries
 from geoview.errors import ConfigError, RegionError
 from geoview.geo import cells
@@ -123,6 +124,21 @@ def test_a_plain_picture_from_above_needs_its_scale(tmp_path, index, localizer, 
     assert "--gsd_m" in answer.error
     (mistaken,) = localizer.locate([plain], top_k=1, view=PhotoView("aerial", gsd_m=0.3))
     assert mistaken.places[0].score < 0.9
+
+
+def test_the_scale_is_that_of_the_file_whatever_size_it_is_decoded_at(
+    tmp_path, index, localizer, ortho, monkeypatch, kit
+):
+    (cell,) = inner_cells(index, 1)
+    with rasterio.open(crop(ortho, tmp_path / "crop.tif", cells.centers_deg(np.array([cell]))[0])) as source:
+        Image.fromarray(np.moveaxis(source.read(), 0, -1)).resize((700, 700)).save(tmp_path / "large.png")
+        gsd_m = kit.GSD_M * source.width / 700
+    (whole,) = localizer.locate([str(tmp_path / "large.png")], top_k=1, view=PhotoView("aerial", gsd_m=gsd_m))
+    monkeypatch.setattr(photos, "_LARGE_PX", 100_000)
+    monkeypatch.setattr(photos, "_LARGE_MAX_SIDE_PX", 300)
+    (small,) = localizer.locate([str(tmp_path / "large.png")], top_k=1, view=PhotoView("aerial", gsd_m=gsd_m))
+    assert ids_of(small) == ids_of(whole) == [cell]
+    assert small.places[0].score == pytest.approx(whole.places[0].score, abs=0.03)
 
 
 @pytest.mark.parametrize("kind", ["uint16", "five bands"])
