@@ -122,6 +122,27 @@ def test_each_way_is_its_definition(several, monkeypatch, way, kappa, read_rows)
     assert np.array_equal(hits.cell_id, several.cell_ids()[hits.row])
 
 
+@pytest.mark.parametrize("k", [1, 10, 60])
+def test_one_query_is_scanned_with_what_its_dates_take_off(several, monkeypatch, k):
+    scanned, scan = [], CellIndex._scanned_by_dates
+    monkeypatch.setattr(CellIndex, "_scanned_by_dates", lambda *args: scanned.append(scan(*args)) or scanned[-1])
+    queries = asked(20)
+    every = several.search(queries, k)
+    for i, query in enumerate(queries):
+        alone = several.search(query[None], k)
+        assert alone.row[0].tolist() == every.row[i].tolist()
+        np.testing.assert_allclose(alone.score[0], every.score[i], atol=CLOSE)
+    assert sum(found is not None for found in scanned) >= 18, "a scan mostly tells"
+
+
+def test_where_a_scan_cannot_tell_all_rows_are_looked_at(several, monkeypatch):
+    monkeypatch.setattr(cell_index, "_ROWS_A_BEST", 1)
+    queries = asked(20)
+    every = several.search(queries, 5)
+    for i, query in enumerate(queries):
+        assert several.search(query[None], 5).row[0].tolist() == every.row[i].tolist()
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_region_is_its_cells_with_all_their_dates(several, kit, way):
     region = Region.disc(np.add(kit.CENTRE_DEG, [0.002, 0.001]), 600.0)
