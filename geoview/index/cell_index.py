@@ -526,7 +526,8 @@ class CellIndex:
     def _gains(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Returns what the best of all dates of each row's cell gains by chance, in standard deviations."""
         first, last = self._dates.around(rows)
-        return np.asarray([expected_best(n + 1) for n in range(self.dates_a_cell)])[last - first].astype(np.float64)
+        gains: NDArray[np.float64] = np.array([expected_best(n + 1) for n in range(self.dates_a_cell)])[last - first]
+        return gains
 
     def _fused(self, rows: NDArray[np.int64], aerial: NDArray[np.floating], fusion: Fusion) -> NDArray[np.floating]:
         if not fusion.kappa:
