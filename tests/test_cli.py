@@ -207,11 +207,22 @@ def test_json_is_one_object_a_photo_and_all_there_is_on_stdout(capsys, tmp_path,
     assert pyogrio.read_info(tmp_path / "a.gpkg")["features"] == 5
 
 
-def test_heat_maps_are_drawn_beside_the_answers(capsys, tmp_path, photos, calibrated):
-    words = ["locate", *photos, "--index", calibrated, "--top_k", "1", "--heatmap", str(tmp_path / "heat.tif")]
+@pytest.mark.parametrize("several", [[], ["--together"], ["--sequence", "--step_s", "5"]])
+def test_heat_maps_are_drawn_beside_the_answers(capsys, tmp_path, photos, calibrated, several):
+    words = [
+        "locate",
+        *photos,
+        "--index",
+        calibrated,
+        "--top_k",
+        "1",
+        "--heatmap",
+        str(tmp_path / "heat.tif"),
+        *several,
+    ]
     code, rows, _ = answered(capsys, *words)
     assert code == 1
-    assert [row["status"] for row in rows] == ["ok", "failed", "ok"]
+    assert [row["status"] == "failed" for row in rows] == [False, True, False]
     for row, name in ((rows[0], "heat_1_a.tif"), (rows[2], "heat_3_b.tif")):
         with rasterio.open(tmp_path / name) as dataset:
             ((value,),) = dataset.sample([(float(row["lon"]), float(row["lat"]))])

@@ -283,7 +283,6 @@ class LocateConfig(InferenceConfig):
         require(
             not several or self.near != "exif", "near exif searches around each photo alone; give LAT,LON or a region"
         )
-        require(not several or self.heatmap is None, "heatmap is of photos alone, not of several together")
         require(0 < self.max_speed_kmh < float("inf"), "max_speed_kmh must be above 0")
         require(self.sequence or self.max_speed_kmh == 20.0, "max_speed_kmh is of a sequence")
         require(self.step_s is None or 0 < self.step_s < float("inf"), "step_s must be above 0")

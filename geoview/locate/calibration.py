@@ -19,8 +19,6 @@ __all__ = ["CONFIDENCE", "Calibration", "OfKind", "Shown", "shown_by", "turning"
 
 #: Probability that a photo was taken within `radius_m` of the right place.
 CONFIDENCE = 0.9
-# Cells of less are left out of a posterior.
-_TRACE = 1e-6
 
 #: What a photo shows, by how wide it looks: how much that says of where it was taken differs.
 Shown = Literal["panorama", "perspective", "aerial"]
@@ -155,9 +153,7 @@ class Calibration:
 
     def posterior(self, surface: Surface, shown: Shown) -> Posterior:
         """Returns where a photo that shows this may have been taken."""
-        probability = surface.probability(self.of_kind(shown).temperature)
-        kept = probability > _TRACE
-        return Posterior(surface.cell_id[kept], probability[kept])
+        return surface.posterior(self.of_kind(shown).temperature)
 
 
 def _of_kind(said: Mapping[str, Any]) -> OfKind:

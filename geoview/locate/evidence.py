@@ -26,7 +26,7 @@ from geoview.index.cell_index import CellIndex
 from geoview.index.dates import iso_date, spaced
 from geoview.locate.calibration import Calibration, Shown, shown_by
 from geoview.locate.localizer import EmbeddedPhoto, Localization, Localizer, PhotoView, Search
-from geoview.locate.posterior import Place, distinct_places
+from geoview.locate.posterior import Place, Posterior, distinct_places
 from geoview.locate.surface import WITHIN_M, Surface, disc_deg
 
 __all__ = ["STRAY", "Evidence", "answers_of", "embed_all", "evidence_of", "places_of"]
@@ -75,6 +75,10 @@ class Evidence:
         density = log_probability - np.log(cells.areas_m2(self.cell_id))
         each = float(self.stands_for[~own].mean()) if not own.all() else 0.0
         return Surface(level, self.cell_id[own], density[own], density[~own], each)
+
+    def posterior(self, level: int, log_probability: NDArray[np.float64]) -> Posterior | None:
+        """Returns the same as a posterior; None where scores are not calibrated."""
+        return None if self.calibration is None else self.surface(level, log_probability).posterior(1.0)
 
 
 def embed_all(localizer: Localizer, photos: Iterable[PhotoQuery | str], view: PhotoView | None) -> list[EmbeddedPhoto]:
@@ -173,13 +177,15 @@ def places_of(
 
 
 def answers_of(
-    photos: Sequence[EmbeddedPhoto], found: Iterable[tuple[list[Place], float]], calibration: Calibration | None = None
+    photos: Sequence[EmbeddedPhoto],
+    found: Iterable[tuple[list[Place], float, Posterior | None]],
+    calibration: Calibration | None = None,
 ) -> list[Localization]:
     """Returns one answer a photo.
 
     Args:
         photos: All photos; those without vectors have failed.
-        found: For each of the others, its places and the probability that it is a stray.
+        found: For each of the others, its places, the probability that it is a stray, and where it may have been taken.
         calibration: Of the places.
     """
     on: Literal["photos", "rendered", "none"] = "none" if calibration is None else calibration.on
@@ -187,9 +193,11 @@ def answers_of(
     answers = []
     for photo in photos:
         if len(photo.vectors):
-            places, stray = next(located)
+            places, stray, posterior = next(located)
             status: Literal["ok", "rejected"] = "rejected" if stray > 0.5 else "ok"
-            answers.append(Localization(photo.query.path, status, places, photo.latlon_deg, calibration=on))
+            answers.append(
+                Localization(photo.query.path, status, places, photo.latlon_deg, calibration=on, posterior=posterior)
+            )
         else:
             answers.append(Localization(photo.query.path, "failed", [], photo.latlon_deg, photo.error))
     return answers

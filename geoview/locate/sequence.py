@@ -128,7 +128,8 @@ def locate_sequence(
         places_of(localizer.index, evidence, i, np.append(way[i], orders[i]), log_probability[i], search)
         for i in range(len(sound))
     )
-    return answers_of(embedded, zip(places, stray.tolist(), strict=True), evidence.calibration)
+    posteriors = (evidence.posterior(localizer.index.level, mine) for mine in log_probability)
+    return answers_of(embedded, zip(places, stray.tolist(), posteriors, strict=True), evidence.calibration)
 
 
 def most_likely_way(log_ratio: NDArray[np.float64], links: Links, reach_m: NDArray[np.float64]) -> NDArray[np.intp]:

@@ -12,11 +12,14 @@ from scipy.special import logsumexp
 
 from geoview.geo import cells
 from geoview.geo.sphere import destination_deg, latlon_deg, unit_vectors
+from geoview.locate.posterior import Posterior
 
 __all__ = ["WITHIN_M", "Surface", "disc_deg"]
 
 #: Radius of the ground that a probability is told of.
 WITHIN_M = 100.0
+# Cells of less are left out of a posterior.
+_TRACE = 1e-6
 # Points of a disc, each for as much ground: 31 square metres where cells of level 20 have 70.
 _POINTS = 1_024
 # Vogel's sunflower (Mathematical Biosciences 44, 1979): equal areas, and no direction comes first.
@@ -99,6 +102,12 @@ class Surface:
     def probability(self, temperature: float) -> NDArray[np.float64]:
         """Returns the (n,) probabilities of the cells that are known."""
         return np.asarray(np.exp(self.logits(temperature) - self.log_total(temperature)) * self.area_m2)
+
+    def posterior(self, temperature: float) -> Posterior:
+        """Returns the probabilities of the cells that are known, but for traces."""
+        probability = self.probability(temperature)
+        kept = probability > _TRACE
+        return Posterior(self.cell_id[kept], probability[kept])
 
     def log_mass(self, centre_deg: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
         """Returns the logarithms of the probabilities that the photo was taken within 100 m of (..., 2) points, (...).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,8 @@ def locate_together(
         )[: search.top_k]
         for i in range(len(sound))
     )
-    return answers_of(embedded, zip(places, stray.tolist(), strict=True), evidence.calibration)
+    posterior = repeat(evidence.posterior(localizer.index.level, log_probability), len(sound))
+    return answers_of(embedded, zip(places, stray.tolist(), posterior, strict=True), evidence.calibration)
 
 
 def fused(evidence: Evidence) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

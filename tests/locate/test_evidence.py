@@ -178,7 +178,9 @@ def test_the_scores_of_another_search_are_not_calibrated(index, tmp_path, kit):
 
 def test_photos_that_cannot_be_read_have_failed_and_strays_are_rejected():
     unread = EmbeddedPhoto(PhotoQuery("b.jpg"), np.empty((0, DIM), np.float32), np.empty(0), (1.0, 2.0), "b.jpg: gone")
-    answers = answers_of([photo(np.ones(DIM)), unread, photo(np.ones(DIM), "c.jpg")], [([], 0.2), ([], 0.9)])
+    answers = answers_of(
+        [photo(np.ones(DIM)), unread, photo(np.ones(DIM), "c.jpg")], [([], 0.2, None), ([], 0.9, None)]
+    )
     assert [(a.query, a.status, a.error) for a in answers] == [
         ("a.jpg", "ok", ""),
         ("b.jpg", "failed", "b.jpg: gone"),
