@@ -183,7 +183,7 @@ def test_the_command_answers_every_photo_and_takes_no_contradiction(spots, index
     for wrong, named in (
         (["--together", "--sequence"], "give one"),
         (["--together", "--near", "exif", "--radius_m", "5"], "near exif"),
-        (["--sequence", "--heatmap", "heat.tif"], "heatmap"),
+        (["--sequence", "--heatmap", str(tmp_path / "heat.tif")], "not calibrated"),
         (["--together", "--step_s", "3"], "step_s"),
         (["--max_speed_kmh", "50"], "max_speed_kmh"),
     ):
