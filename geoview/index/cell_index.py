@@ -115,6 +115,8 @@ class CellIndex:
     def open(cls, path: str | Place, *, checked: bool = False) -> Self:
         """Opens an index; reads the manifest and nothing else.
 
+        Of an index at an address, copies that it does not name any more are removed after a day.
+
         Args:
             path: Index folder, or the address of one: s3://bucket/index, gs://bucket/index, https://host/index.
             checked: Compare codes with their checksums, too, when they are first read; cells always are.
@@ -127,7 +129,10 @@ class CellIndex:
             ConfigError: It is an address, and obstore is not installed.
         """
         place = place_of(path)
-        return cls(place, store.Commit.open(place), checked=checked)
+        commit = store.Commit.open(place)
+        if isinstance(place, Address):
+            store.sweep_copies(place, commit.manifest)
+        return cls(place, commit, checked=checked)
 
     def close(self) -> None:
         """Lets go of the commit and of all files: what has been replaced since may be swept away."""

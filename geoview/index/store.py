@@ -20,6 +20,7 @@ import fcntl
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
@@ -66,6 +67,7 @@ __all__ = [
     "read_rows",
     "remove_journal",
     "sweep",
+    "sweep_copies",
     "write_codes",
     "write_prototypes",
     "write_rows",
@@ -74,6 +76,8 @@ __all__ = [
 
 # A shard is the part of an index under one S2 cell this many levels up: 4^8 = 65,536 cells.
 SHARD_LEVELS = 8
+# How long copies from an address stay that their index does not name any more.
+_A_DAY_S = 86_400
 # Where folders lie that are only there as long as somebody names them.
 _SWEPT = ("shards/*/*", "prototypes/*/*", "encoder/*", "ann/*", "ann/*/*/*")
 
@@ -237,14 +241,9 @@ def sweep(index: Path) -> dict[Path, int]:
                     held.append(parsed(path))
                     continue
                 path.unlink()
-        named = {index / s.folder for each in held for s in each.shards}
-        named |= {index / s.folder for each in held if each.prototypes for s in each.prototypes.shards}
-        named |= {index / each.encoder["folder"] for each in held}
+        named = {index / folder for each in held for folder in _folders(each)}
         named |= {index / entry.folder for entry in _journal(index)}
-        for table in (each.ann for each in held if each.ann):
-            named |= {index / table.codec_folder, index / table.lists_folder, *(index / s.folder for s in table.shards)}
-        there = [folder for pattern in _SWEPT for folder in index.glob(pattern)]
-        gone = [folder for folder in there if folder not in named]
+        gone = [folder for folder in _swept(index) if folder not in named]
         sizes = {folder: sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) for folder in gone}
         for folder in gone:
             remove_folder(folder)
@@ -254,6 +253,33 @@ def sweep(index: Path) -> dict[Path, int]:
         for journal in index.glob(".build.*"):
             remove_folder(journal)
     return sizes
+
+
+def sweep_copies(index: Address, manifest: Manifest) -> None:
+    """Removes copies, fetched from an address, of what the index does not name any more.
+
+    Those of the last day stay: somebody may be reading an earlier commit.
+    """
+    named = {index.cache / folder for folder in _folders(manifest)}
+    with suppress(OSError):  # what cannot be removed does not keep anybody from searching
+        for folder in _swept(index.cache):
+            if folder not in named and time.time() - folder.stat().st_mtime > _A_DAY_S:
+                remove_folder(folder)
+
+
+def _folders(manifest: Manifest) -> set[Path]:
+    """Returns the folders that a commit is made of; copies of encoders are called by their checksums."""
+    named = {shard.folder for shard in manifest.shards}
+    if manifest.prototypes is not None:
+        named |= {shard.folder for shard in manifest.prototypes.shards}
+    if manifest.ann is not None:
+        named |= {manifest.ann.codec_folder, manifest.ann.lists_folder, *(s.folder for s in manifest.ann.shards)}
+    encoder = Path(manifest.encoder["folder"])
+    return named | {encoder, encoder.with_name(manifest.encoder.get("checksum") or encoder.name)}
+
+
+def _swept(folder: Path) -> list[Path]:
+    return [found for pattern in _SWEPT for found in folder.glob(pattern)]
 
 
 @contextmanager

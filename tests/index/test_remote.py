@@ -1,6 +1,7 @@
 """An index at an address answers as it does on disk, reads no more than it must, and is never mixed up."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -307,6 +308,36 @@ def test_a_newer_commit_is_seen_by_who_opens_again(server):
     assert np.array_equal(before.cell_ids(), cell_ids)
     with pytest.raises(IndexCorruptError, match="is missing; if the index was changed there just now, ask again"):
         before.search(clustered(5), 10, exact=True)
+
+
+def test_copies_of_what_is_gone_are_removed_after_a_day(server, tmp_path):
+    index = CellIndex.open("s3://bucket/tuned")
+    region = small_region(index)
+    wider = Region.disc(region.geometry.centroid.coords[0][::-1], 2000.0)
+    list(searches(index, wider))
+    index.encoder()
+    before = set(cached(tmp_path))
+    remove_region(server.folder / "bucket/tuned", region)
+    after = CellIndex.open("s3://bucket/tuned")
+    list(searches(after, wider))
+    both = set(cached(tmp_path))
+    assert before < both, "somebody may still be reading the one before"
+    for path in (tmp_path / "cache").rglob("*"):
+        if path.is_dir():
+            os.utime(path, (0, 0))
+    again = CellIndex.open("s3://bucket/tuned")
+    kept = set(cached(tmp_path))
+    gone = both - kept
+    assert gone and gone < before
+    replaced, named = ({str(shard.folder) for shard in each.manifest.shards} for each in (index, after))
+    shards_gone = [name for name in gone if name.startswith("shards/")]
+    assert shards_gone
+    assert all(any(name.startswith(folder) for folder in replaced - named) for name in shards_gone)
+    assert any(name.startswith("encoder/") for name in kept)
+    served = len(server.served)
+    for one, other in zip(searches(after, wider), searches(again, wider), strict=True):
+        assert np.array_equal(one.row, other.row)
+    assert all("/aerial/" in path for path, _ in server.served[served:]), "what is named is not fetched again"
 
 
 def changed(path, at=-3):
