@@ -14,7 +14,11 @@ from geoview.data.queries import PhotoQuery
 from geoview.locate.evidence import STRAY, Evidence, answers_of, embed_all, evidence_of, places_of
 from geoview.locate.localizer import WEIGHED, Localization, Localizer, PhotoView, Search
 
-__all__ = ["fused", "locate_together"]
+__all__ = ["ALIKE", "fused", "locate_together"]
+
+#: How much what photos of one spot say correlates. With two, three and five panoramas of 60 spots of a rendered town,
+#: 0.82, 0.75 and 0.75 make probabilities truest (Brier score), and in another region the same.
+ALIKE = 0.75
 
 
 def locate_together(
@@ -64,11 +68,16 @@ def locate_together(
 def fused(evidence: Evidence) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Hears photos of one spot together.
 
+    They err together, too: what makes another spot look like this one is in most of them. So a second photo says only a
+    quarter as much as if it stood for itself, and P photos as much as P / (1 + ALIKE (P - 1)): as of P numbers that
+    correlate.
+
     Returns:
         The logarithm of each cell's probability to be the spot, (n,), and the probability of each photo to be a stray,
-        (P,).
+        (P,), as if each stood for itself.
     """
-    together = evidence.log_ratio.sum(axis=0) + evidence.log_prior
-    log_probability = together - logsumexp(together, b=evidence.stands_for)
-    stray = STRAY * (np.exp(log_probability - evidence.log_ratio) * evidence.stands_for).sum(axis=1)
-    return log_probability, stray
+    together = evidence.log_ratio.sum(axis=0)
+    apart = together - logsumexp(together, b=evidence.stands_for)
+    stray = STRAY * (np.exp(apart - evidence.log_ratio) * evidence.stands_for).sum(axis=1)
+    log_probability = together / (1 + ALIKE * (len(evidence.log_ratio) - 1)) + evidence.log_prior
+    return log_probability - logsumexp(log_probability, b=evidence.stands_for), stray

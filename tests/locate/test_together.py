@@ -24,7 +24,7 @@ from geoview.index.cell_index import CellIndex
 from geoview.locate.calibration import Calibration, OfKind
 from geoview.locate.evidence import STRAY, Evidence
 from geoview.locate.localizer import Localizer, PhotoView, Search
-from geoview.locate.together import fused, locate_together
+from geoview.locate.together import ALIKE, fused, locate_together
 
 AERIAL = PhotoView("aerial", gsd_m=4.8)
 
@@ -89,6 +89,16 @@ def test_no_stray_outvotes_two_photos_that_agree(n_cells, loud):
     log_probability, stray = fused(said(log_ratio))
     assert log_probability.argmax() == 0
     assert stray.argmax() == 2
+
+
+@pytest.mark.parametrize("n_photos", [1, 2, 5, 50])
+def test_photos_of_a_spot_say_less_than_if_each_stood_for_itself(n_photos):
+    one = said(np.array([[3.0, 1.0, 0.0, -2.0]]))
+    several = said(np.repeat([[3.0, 1.0, 0.0, -2.0]], n_photos, axis=0))
+    (alone, _), (together, _) = fused(one), fused(several)
+    worth = n_photos / (1 + ALIKE * (n_photos - 1))
+    assert 1 <= worth < 1 / ALIKE
+    np.testing.assert_allclose(np.diff(together), worth * np.diff(alone))
 
 
 def test_a_cell_that_speaks_for_others_counts_as_all_of_them():
