@@ -2,7 +2,7 @@
 
 python benchmarks/pipeline.py --work DIR [--precision fp32] [--device cuda --backbone convnext_base --size_px 384]
 
-Both run in turns in one process, with the same number of threads for the encoder; building has one thread more that
+Both run in turns in one process, with the same number of threads for the encoder; building has one process more that
 cuts chips from a GeoTIFF as imagery comes: tiled, compressed, of a made-up region.
 """
 
@@ -99,7 +99,7 @@ def main() -> None:
         "device": args.device if args.device == "cpu" else torch.cuda.get_device_name(),
         "precision": str(resolve_precision(args.precision, torch.device(args.device))).removeprefix("torch."),
         "encoder_threads": args.threads,
-        "chip_threads": args.workers,
+        "chip_processes": args.workers,
         "build_chips_per_s": round(len(ids) / median_s["build"], 1),
         "encoder_chips_per_s": round(len(ids) / median_s["encoder"], 1),
         "ratio": round(median_s["encoder"] / median_s["build"], 3),
