@@ -277,7 +277,8 @@ def likelihoods(localizer: Localizer, photos: list[PhotoQuery]) -> list[dict[str
     rows = []
     for temperature in TEMPERATURES:
         alone, together = [], []
-        with patch.dict(localizer.encoder.notes, logit_scale=-math.log(temperature)):
+        of_encoder = patch.dict(localizer.encoder.notes, logit_scale=-math.log(temperature))
+        with of_encoder, patch.object(localizer, "calibration", None):
             for at in range(0, len(photos), PER_SPOT):
                 spot = photos[at : at + PER_SPOT]
                 found = evidence_of(localizer, localizer.embed(spot), TOP_1)
