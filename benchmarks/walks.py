@@ -18,7 +18,8 @@ Intervals are of a bootstrap over spots, or walks, and of the differences from o
 index is calibrated on the same rendered photos of other regions, each taken alone: what is told of the first place, its
 probability and its radius, is held against the truth. `nats`
 tells how much likelier than by lot the cell nearest to the truth is made, in natural logarithms, by the temperature
-that turns scores into probabilities: photos alone, and five of a spot together.
+that turns scores into probabilities: photos alone, and five of a spot together. `alike` tells which correlation of what
+photos of one spot say makes the probabilities of all together truest.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ from geoview.locate import evidence
 from geoview.locate.evidence import evidence_of
 from geoview.locate.localizer import EmbeddedPhoto, Localization, Localizer, PhotoView, Search
 from geoview.locate.sequence import locate_sequence
-from geoview.locate.together import fused, locate_together
+from geoview.locate.together import ALIKE, fused, locate_together
 from geoview.metrics import bootstrap_interval, brier_score, calibration_error
 from geoview.models.encoder import CrossViewEncoder, find_encoder
 from geoview.render.photos import write_shots, write_table
@@ -69,6 +70,8 @@ RADII_M = (25, 50, 100)
 #: Photos of other groups that take the place of one, in turn.
 STRAYS = 3
 TEMPERATURES = (0.015, 0.02, 0.025, 0.03, 0.04, 0.06, 0.08)
+#: That photos of one spot may have.
+CORRELATIONS = tuple(n / 20 for n in range(21))
 TOP_1 = Search(top_k=1)
 Answers = Sequence[Localization]
 
@@ -87,7 +90,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     encoder = find_encoder(arguments.encoder)
-    asked, nats, n_cells = [], [], {}
+    asked, nats, correlated, n_cells = [], [], [], {}
     fitted: dict[str, Any] = {}
     for style in arguments.styles:
         folder, region, photos = rendered(style, arguments)
@@ -99,7 +102,9 @@ def main() -> None:
         localizer = Remembering(index, inference)
         for kind in KINDS:
             asked += [replace(each, style=style, kind=kind) for each in asked_of(localizer, photos, kind)]
-            nats += [{"style": style, "photos": kind, **row} for row in likelihoods(localizer, photos[f"spots_{kind}"])]
+            spots_of_kind, about = photos[f"spots_{kind}"], {"style": style, "photos": kind}
+            nats += [about | row for row in likelihoods(localizer, spots_of_kind)]
+            correlated += [about | row for row in alike(localizer, spots_of_kind)]
     report = {
         "what": "first places of photos alone, of five of one spot together, and of ten of one walk",
         "encoder": {"name": arguments.encoder, "fingerprint": CrossViewEncoder.load(encoder).fingerprint()},
@@ -111,6 +116,7 @@ def main() -> None:
         "rows": scored(asked, lambda each: {"style": each.style, "photos": each.kind}),
         "calibration": fitted,
         "nats": nats,
+        "alike": correlated,
         "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{cpu_model()}, {os.cpu_count()} cores, {arguments.threads} threads used",
         "torch": torch.__version__,
@@ -290,6 +296,40 @@ def likelihoods(localizer: Localizer, photos: list[PhotoQuery]) -> list[dict[str
                 "temperature": temperature,
                 "alone": round(float(np.mean(alone)), 3),
                 "five_together": round(float(np.mean(together)), 3),
+            }
+        )
+    return rows
+
+
+def alike(localizer: Localizer, photos: list[PhotoQuery]) -> list[dict[str, float]]:
+    """Returns how much photos of a spot must be taken to say the same for probabilities to be truest.
+
+    Of so many photos of each spot: the correlation with the least Brier score, that score, and those of the one that
+    `locate_together` takes and of photos that stand for themselves.
+    """
+    rows = []
+    for size in (2, 3, PER_SPOT):
+        p, right = np.empty((len(photos) // PER_SPOT, len(CORRELATIONS))), np.empty(len(photos) // PER_SPOT)
+        for number in range(len(right)):
+            spot = photos[number * PER_SPOT :][:size]
+            found = evidence_of(localizer, localizer.embed(spot), TOP_1)
+            centres_deg = cells.centers_deg(found.cell_id)
+            for column, correlation in enumerate(CORRELATIONS):
+                with patch("geoview.locate.together.ALIKE", correlation):
+                    log_probability, _ = fused(found)
+                best = centres_deg[np.argmax(log_probability)]
+                near = distance_m(best, centres_deg) <= RADII_M[-1]
+                p[number, column] = (np.exp(log_probability) * found.stands_for)[near].sum()
+            right[number] = distance_m(best, np.array(spot[0].latlon_deg)) <= RADII_M[-1]
+        brier = [round(brier_score(each.clip(0, 1), right > 0), 4) for each in p.T]
+        truest = int(np.argmin(brier))
+        rows.append(
+            {
+                "photos_of_a_spot": size,
+                "truest": CORRELATIONS[truest],
+                "brier": brier[truest],
+                f"brier_at_{ALIKE}": brier[CORRELATIONS.index(ALIKE)],
+                "brier_at_0": brier[CORRELATIONS.index(0.0)],
             }
         )
     return rows

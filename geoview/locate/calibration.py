@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from geoview.config import Dates
 from geoview.errors import ConfigError
 from geoview.index.cell_index import CellIndex
 from geoview.index.fusion import Fusion
@@ -125,9 +126,21 @@ class Calibration:
         """Returns what is written of it."""
         return asdict(self)
 
-    def is_of(self, fusion: Fusion, rerank: int) -> bool:
-        """Tells whether scores of this fusion, and of so many cells looked at again, are those that were calibrated."""
-        return (self.kappa, self.offset, self.rerank) == (fusion.kappa, fusion.offset, rerank)
+    def is_of(self, index: CellIndex, *, kappa: float | Fusion | None, dates: Dates, rerank: int) -> bool:
+        """Tells whether scores of such a search are those that were calibrated.
+
+        Args:
+            index: That is searched.
+            kappa: Weight of ground photos; None is what the index was fitted to.
+            dates: What counts of several dates of a cell.
+            rerank: So many cells are looked at again.
+
+        Raises:
+            ConfigError: Ground photos are to count, and the index has none.
+        """
+        fusion = index.fusion_at(kappa)
+        same_dates = dates == "max" or index.dates_a_cell == 1
+        return same_dates and (self.kappa, self.offset, self.rerank) == (fusion.kappa, fusion.offset, rerank)
 
     def of_kind(self, shown: Shown) -> OfKind:
         """Returns what was fitted on photos that show this."""

@@ -27,6 +27,7 @@ from geoview.index.dates import iso_date, spaced
 from geoview.locate.calibration import Calibration, Shown, shown_by
 from geoview.locate.localizer import EmbeddedPhoto, Localization, Localizer, PhotoView, Search
 from geoview.locate.posterior import Place, Posterior, distinct_places
+from geoview.locate.prior import no_probabilities
 from geoview.locate.surface import WITHIN_M, Surface, disc_deg
 
 __all__ = ["STRAY", "Evidence", "answers_of", "embed_all", "evidence_of", "places_of"]
@@ -98,8 +99,13 @@ def evidence_of(localizer: Localizer, photos: Sequence[EmbeddedPhoto], search: S
 
     Raises:
         RegionError: No cell of the index lies in the region.
+        ConfigError: There is a prior, and the index is not calibrated for this search.
     """
-    index = localizer.index
+    index, calibration = localizer.index, localizer.calibration
+    if calibration is not None and not calibration.is_of(index, kappa=search.kappa, dates=search.dates, rerank=0):
+        calibration = None
+    if calibration is None and search.prior is not None:
+        raise no_probabilities(index)
     found = _found(index, photos, search, str(resolve_device(localizer.config.device)))
     best = np.unique(np.concatenate([ids for ids, _ in found]))
     # What is probable within 100 m is told of places: those that are answered are among the first of some photo.
@@ -123,9 +129,6 @@ def evidence_of(localizer: Localizer, photos: Sequence[EmbeddedPhoto], search: S
 
     is_other = ~np.isin(cell_id, closely)
     stands_for = np.where(is_other, (n_cells - (~is_other).sum()) / max(1, is_other.sum()), 1.0)
-    calibration = localizer.calibration
-    if calibration is not None and not calibration.is_of(index.fusion_at(search.kappa), rerank=0):
-        calibration = None
     logit = score / _temperatures(localizer, photos, calibration)[:, None]
     log_ratio = logit - logsumexp(logit, axis=1, b=stands_for, keepdims=True) + np.log(n_cells)
     log_ratio = np.logaddexp(np.log1p(-STRAY) + log_ratio, np.log(STRAY))

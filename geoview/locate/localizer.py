@@ -27,7 +27,7 @@ from geoview.index.dates import iso_date, spaced
 from geoview.index.fusion import Fusion
 from geoview.locate.calibration import Calibration, shown_by, turning
 from geoview.locate.posterior import Place, Posterior, cells_a_place
-from geoview.locate.prior import Prior
+from geoview.locate.prior import Prior, no_probabilities
 from geoview.locate.rerank import TURNS, Candidates, Reranker
 from geoview.locate.surface import WITHIN_M, Surface, disc_deg
 
@@ -302,10 +302,7 @@ class Localizer:
         calibration = self._calibration_for(search)
         if calibration is None:
             if search.prior is not None:
-                raise ConfigError(
-                    f"{self.index.path}: is not calibrated for this search, and without probabilities a prior says "
-                    "nothing; run `geoview index calibrate`"
-                )
+                raise no_probabilities(self.index)
             answers = [
                 Localization(photo.query.path, "ok", found.places, photo.latlon_deg)
                 for photo, found in zip(sound, self.find(sound, search), strict=True)
@@ -411,9 +408,10 @@ class Localizer:
     def _calibration_for(self, search: Search) -> Calibration | None:
         """Returns the calibration of the scores that are asked for."""
         calibration, rerank = self.calibration, self._n_again(search) if self._reranker_for(search) else 0
-        if calibration is None or not calibration.is_of(self.index.fusion_at(search.kappa), rerank):
+        if calibration is None:
             return None
-        return calibration if search.dates == "max" or self.index.dates_a_cell == 1 else None
+        fits = calibration.is_of(self.index, kappa=search.kappa, dates=search.dates, rerank=rerank)
+        return calibration if fits else None
 
     def _reranker_for(self, search: Search) -> Reranker | None:
         """Returns what looks again at cells, if that is asked for and can be done."""

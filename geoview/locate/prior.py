@@ -19,7 +19,7 @@ from geoview.geo import cells
 from geoview.geo.sphere import EARTH_RADIUS_M, unit_vectors
 from geoview.index.cell_index import CellIndex
 
-__all__ = ["LEAST_PHOTOS", "Prior", "learn_prior"]
+__all__ = ["LEAST_PHOTOS", "Prior", "learn_prior", "no_probabilities"]
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +100,14 @@ def learn_prior(photos: Sequence[PhotoQuery], index: CellIndex) -> Prior:
     if len(known_deg) < len(photos):
         log.warning("prior: %d of %d photos tell no place, and are left out", len(photos) - len(known_deg), len(photos))
     return Prior.of(np.array(known_deg, np.float64), index)
+
+
+def no_probabilities(index: CellIndex) -> ConfigError:
+    """Returns what is raised where a prior has nothing to change."""
+    return ConfigError(
+        f"{index.path}: is not calibrated for this search, and without probabilities a prior says nothing; "
+        "run `geoview index calibrate`"
+    )
 
 
 def _place_deg(photo: PhotoQuery) -> tuple[float, float] | None:

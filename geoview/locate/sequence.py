@@ -106,6 +106,7 @@ def locate_sequence(
 
     Raises:
         RegionError: No cell of the index lies in the region.
+        ConfigError: There is a prior, and the index is not calibrated for this search.
     """
     search = search or Search()
     queries = [photo if isinstance(photo, PhotoQuery) else PhotoQuery(photo) for photo in photos]

@@ -44,6 +44,7 @@ def locate_together(
 
     Raises:
         RegionError: No cell of the index lies in the region.
+        ConfigError: There is a prior, and the index is not calibrated for this search.
     """
     search = search or Search()
     embedded = embed_all(localizer, photos, view)

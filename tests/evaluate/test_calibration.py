@@ -260,9 +260,10 @@ def test_a_heat_map_adds_up_to_one(calibrated, crops, tmp_path):
 def test_what_is_calibrated_holds_for_its_own_scores_only(calibrated):
     with CellIndex.open(calibrated) as index:
         calibration = Calibration.of(index)
-        assert calibration.is_of(Fusion(0.0, 0.0), rerank=0)
-        assert not calibration.is_of(Fusion(0.5, 0.0), rerank=0)
-        assert not calibration.is_of(Fusion(0.0, 0.0), rerank=10)
+        own = {"kappa": Fusion(0.0, 0.0), "dates": "max", "rerank": 0}
+        assert calibration.is_of(index, **own)
+        assert not replace(calibration, kappa=0.5).is_of(index, **own)
+        assert not calibration.is_of(index, **(own | {"rerank": 10}))
         assert {**calibration.to_manifest(), "kinds": None}.items() >= {"on": "photos", "kappa": 0.0}.items()
         told = index.manifest.calibration
     assert told["photos"] == 60

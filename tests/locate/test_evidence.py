@@ -176,6 +176,15 @@ def test_the_scores_of_another_search_are_not_calibrated(index, tmp_path, kit):
     assert (place.p_within_100m, place.radius_m) == (None, None)
 
 
+@pytest.mark.parametrize("way", ["mean", "latest"])
+def test_other_dates_than_were_calibrated_have_no_probabilities(index, way):
+    kind = OfKind(0.1, 0.2, (20.0, 1.0), None, None)
+    localizer = localizer_of(index)
+    localizer.calibration = Calibration("photos", kind, {}, kappa=0.0, offset=0.0, rerank=0)
+    assert evidence_of(localizer, drawn_photos(1), Search()).calibration is localizer.calibration
+    assert evidence_of(localizer, drawn_photos(1), Search(dates=way)).calibration is None
+
+
 def test_photos_that_cannot_be_read_have_failed_and_strays_are_rejected():
     unread = EmbeddedPhoto(PhotoQuery("b.jpg"), np.empty((0, DIM), np.float32), np.empty(0), (1.0, 2.0), "b.jpg: gone")
     answers = answers_of(

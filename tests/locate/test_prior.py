@@ -168,9 +168,9 @@ def test_the_command_learns_it_from_a_table(calibrated, photo, tmp_path, capsys,
     assert apart_m < 150
 
 
-def test_it_needs_probabilities(index_folder, photo, tmp_path, capsys):
-    centre_deg = CellIndex.open(index_folder).extent_deg()
-    south, west, north, east = (centre_deg[i] for i in (0, 1, 2, 3))
+@pytest.mark.parametrize("several", [[], ["--together"], ["--sequence", "--step_s", "5"]])
+def test_it_needs_probabilities(index_folder, photo, tmp_path, capsys, several):
+    south, west, north, east = CellIndex.open(index_folder).extent_deg()
     table = before(tmp_path, spread(((south + north) / 2, (west + east) / 2), 300, 200.0))
-    assert main(["locate", photo, "--index", str(index_folder), "--prior", table]) == 2
+    assert main(["locate", photo, "--index", str(index_folder), "--prior", table, *several]) == 2
     assert "run `geoview index calibrate`" in capsys.readouterr().err
