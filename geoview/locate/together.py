@@ -17,7 +17,7 @@ from geoview.locate.localizer import WEIGHED, Localization, Localizer, PhotoView
 __all__ = ["ALIKE", "fused", "locate_together"]
 
 #: How much what photos of one spot say correlates. With two, three and five panoramas of 60 spots of a rendered town,
-#: 0.82, 0.75 and 0.75 make probabilities truest (Brier score), and in another region the same.
+#: 0.75, 0.75 and 0.7 make probabilities truest (Brier score), 0.8 in another region (`alike` in benchmarks/walks.py).
 ALIKE = 0.75
 
 
