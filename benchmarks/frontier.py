@@ -164,7 +164,7 @@ def geoview(dim: int, memory_share: float) -> Method:
     def load() -> None:
         import tempfile
 
-        from geoview.index.ann import Codec, Lists
+        from geoview.index.ann import CODEC_FILE, LISTS_FILE, Codec, Lists
         from geoview.topk import top_k, top_k_of
 
         importlib.import_module("geoview.index.cell_index")
@@ -173,8 +173,9 @@ def geoview(dim: int, memory_share: float) -> Method:
         top_k_of(rows, np.tile(np.arange(500), (len(rows), 1)), rows.__getitem__, 10)
         with tempfile.TemporaryDirectory() as folder:
             codec = Codec.train(rows, 16, 2, seed=0)
+            codec.write(Path(folder))
             codec.lay_out([codec.encode(rows)], Path(folder))
-            Lists.open(Path(folder)).candidates(rows, 10, 4)
+            Lists.open(Path(folder, CODEC_FILE), Path(folder, LISTS_FILE)).candidates(rows, 10, 4)
 
     return Method(load, build, opened, grid([2, 4, 10, 20]))
 

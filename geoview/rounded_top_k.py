@@ -28,6 +28,8 @@ __all__ = ["Rounded", "has_matrix_unit", "near", "pair_products"]
 
 # Products whose largest is looked at in place of all.
 _GROUP = 64
+# Groups that there must be, for each of the best, for their largest to tell what to reach.
+_GROUPS_A_BEST = 4
 # Shorter vectors have elements that the matrix unit takes for zero; products of longer ones may be infinite.
 _LEAST, _MOST = 1e-20, 1e20
 _UNIT = 2.0**-8
@@ -92,17 +94,22 @@ def near(
     torch.mm(queries.near, rows.near.T, out=products[:, :n])
     # Integers are compared faster.
     bits, reach = products.view(torch.int16), least - slack
+    bits[:, n:] = torch.iinfo(torch.int16).min
+    largest = _largest(bits)
+    if bool(reach.isneginf().any()) and _GROUPS_A_BEST * k <= largest.shape[1]:
+        # Nothing is known yet, but k groups have a row each that is as good as the k-th of their largest. Unless that
+        # is negative: bits of negative numbers rise as these fall.
+        seeming = _k_th(largest, k)
+        reach = reach.maximum(_surely(_floats(seeming), slack).masked_fill(seeming <= 0, -torch.inf))
     if not bool((reach > 0).all()):
         bits = _ordered(bits)
-    bits[:, n:] = torch.iinfo(torch.int16).min
-    pairs = None if bool(reach.isneginf().any()) else _pairs(bits, reach, most)
+        bits[:, n:] = torch.iinfo(torch.int16).min
+        largest = _largest(bits)
+    pairs = None if bool(reach.isneginf().any()) else _pairs(bits, largest, reach, most)
     if pairs is None and 2 * k * len(bits) <= most:
-        # Too many, or nothing is known yet: the k largest of these rows are at least what they seem to be, but for the
-        # rounding of the product itself and for the slack. Memory that `numpy` was asked for could not grow any more.
-        last = torch.from_numpy(np.partition(np.from_dlpack(bits[:, :n]), n - k, axis=1)[:, n - k])
-        seeming = (_ordered(last).to(torch.int32) << 16).view(torch.float32)
-        reach = reach.maximum(seeming - _UNIT * seeming.abs() - 2 * slack)
-        pairs = _pairs(bits, reach, most)
+        # Too many, or still nothing is known but how good the k-th is of all these rows.
+        seeming = _floats(_ordered(_k_th(bits[:, :n], k)))
+        pairs = _pairs(bits, largest, reach.maximum(_surely(seeming, slack)), most)
     if pairs is None:
         return None
     of, at = pairs
@@ -117,18 +124,40 @@ def _ordered(bits: Tensor) -> Tensor:
     return bits ^ (bits >> 15 & 0x7FFF)
 
 
-def _pairs(bits: Tensor, reach: Tensor, most: int) -> tuple[Tensor, Tensor] | None:
+def _floats(bits: Tensor) -> Tensor:
+    """Returns the numbers that bits of bfloat16 stand for."""
+    return (bits.to(torch.int32) << 16).view(torch.float32)
+
+
+def _largest(bits: Tensor) -> Tensor:
+    """Returns the largest of each group, (Q, n / _GROUP)."""
+    return bits.view(-1, _GROUP).amax(dim=1).view(len(bits), -1)
+
+
+def _k_th(values: Tensor, k: int) -> Tensor:
+    """Returns the k-th largest of each row."""
+    at = values.shape[1] - k
+    # Several times as fast as PyTorch. Memory that `numpy` was asked for could not grow any more.
+    return torch.from_numpy(np.partition(np.from_dlpack(values), at, axis=1)[:, at])
+
+
+def _surely(seeming: Tensor, slack: Tensor) -> Tensor:
+    """Returns what products reach of rows as good as some that seem to have these: rounded, and short of the slack."""
+    return seeming - _UNIT * seeming.abs() - 2 * slack
+
+
+def _pairs(bits: Tensor, largest: Tensor, reach: Tensor, most: int) -> tuple[Tensor, Tensor] | None:
     """Returns queries and rows whose products, given as ordered bits, reach as much; None if they are too many."""
     # Cut off, and one less for negative numbers, whose bits cut off are more.
     reach_bits = (_ordered((reach.view(torch.int32) >> 16).to(torch.int16)) - 1).numpy()[:, None]
-    largest = bits.view(-1, _GROUP).amax(dim=1).view(len(bits), -1).numpy()
-    chosen = np.flatnonzero(largest >= reach_bits)
+    n_groups = largest.shape[1]
+    chosen = np.flatnonzero(largest.numpy() >= reach_bits)
     values = np.from_dlpack(bits).reshape(-1, _GROUP).take(chosen, axis=0)
-    pair = np.flatnonzero(values >= reach_bits.take(chosen // largest.shape[1], axis=0))
+    pair = np.flatnonzero(values >= reach_bits.take(chosen // n_groups, axis=0))
     if len(pair) > most:
         return None
     which, within = np.divmod(pair, _GROUP)
-    query, group = np.divmod(chosen[which], largest.shape[1])
+    query, group = np.divmod(chosen[which], n_groups)
     return torch.from_numpy(query), torch.from_numpy(group * _GROUP + within)
 
 

@@ -325,13 +325,13 @@ def test_an_index_is_tuned_searched_damaged_and_repaired(capsys, tmp_path, index
     assert told["ann"]["rows"] == told["codes"]
     words = ["locate", str(tmp_path / "a.png"), "--index", str(folder)]
     assert answered(capsys, *words)[1] == answered(capsys, *words, "--exact")[1]
-    (lists,) = folder.glob("ann/*/lists/*/lists.faiss")
+    (lists,) = folder.glob("ann/*/lists/*/lists.bin")
     lists.write_bytes(lists.read_bytes()[:-50])
     assert main(["index", "verify", str(folder)]) == 1
-    assert "lists.faiss" in capsys.readouterr().out
+    assert "lists.bin" in capsys.readouterr().out
     assert main(["index", "verify", str(folder), "--repair"]) == 0
     told = capsys.readouterr()
-    assert "lists.faiss" in told.err
+    assert "lists.bin" in told.err
     assert "sound" in told.out
     assert answered(capsys, *words)[0] == 0
 

@@ -3,7 +3,9 @@
 A coarse quantiser and a code book are trained once an index. They give each row a list, and a code of four bits for
 every few dimensions of what the list's centre leaves over (product quantisation: Jegou, Douze and Schmid, TPAMI 2011;
 scanned in registers: André, Kermarrec and Le Scouarnec, VLDB 2015). Lists and codes lie beside each shard, so that a
-new shard trains nothing; for searching, those of all shards are laid out list by list, which is little but copying.
+new shard trains nothing; for searching, those of all shards are laid out list by list, which is little but copying, in
+a file that is mapped: how many rows each list has, then for each list its codes, in blocks as the scan holds them in
+registers, and the rows' numbers; all numbers of 64 bits.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from geoview.files import write_binary
 
 __all__ = ["CODEC_FILE", "LISTS_FILE", "TRAINING_ROWS_A_LIST", "WAY_OUT", "Codec", "Lists", "code_bytes", "lists_for"]
 
-CODEC_FILE, LISTS_FILE = "codec.faiss", "lists.faiss"
+CODEC_FILE, LISTS_FILE = "codec.faiss", "lists.bin"
 WAY_OUT = "`geoview index verify --repair` makes it anew"
 #: Rows that a list's centre is trained on; more gain nothing (FAISS asks for 39 and more).
 TRAINING_ROWS_A_LIST = 64
@@ -110,58 +112,121 @@ class Codec:
             parts: Lists and codes of each shard.
             folder: To write to; made.
         """
-        index: Any = faiss.clone_index(self._empty)
-        inverted = faiss.downcast_InvertedLists(index.invlists)
+        inverted = faiss.downcast_InvertedLists(self._empty.invlists)
         lists, codes = (np.concatenate(each) for each in zip(self.nothing, *parts, strict=True))
         order = np.argsort(lists, kind="stable")
-        ends = np.searchsorted(lists[order], np.arange(index.nlist + 1))
-        for number, (first, last) in enumerate(zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)):
-            if first < last:
-                rows = order[first:last]
-                blocks = _packed(codes[rows], inverted)
-                inverted.add_entries(number, len(rows), faiss.swig_ptr(rows), faiss.swig_ptr(blocks))
-        index.ntotal = len(lists)
-        _write(index, folder / LISTS_FILE)
+        sizes = np.bincount(lists, minlength=self._empty.nlist)
+        with write_binary(folder / LISTS_FILE) as file:
+            file.write(sizes.data)
+            for rows in np.split(order, np.cumsum(sizes)[:-1]):
+                file.write(_packed(codes[rows], inverted).data)
+                file.write(rows.data)
 
 
 class Lists:
     """Lists as they are searched, mapped into memory: only what a search looks through is read."""
 
-    def __init__(self, index: Any) -> None:
-        self._index = index
+    def __init__(self, path: Path, n_rows: int, index: Any, held: Any, wanted: NDArray[np.bool_] | None = None) -> None:
+        self._path, self._n_rows, self._index, self._wanted = path, n_rows, index, wanted
+        self._held = held  # what the index points to
+        self._bits = np.packbits(np.empty(0, np.bool_) if wanted is None else wanted, bitorder="little")
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
+    def open(cls, codec: Path, lists: Path) -> Self:
         """Opens lists that `Codec.lay_out` has written.
 
+        Args:
+            codec: File of the codec.
+            lists: Their own file.
+
         Raises:
-            IndexCorruptError: They are missing, or cannot be read.
+            IndexCorruptError: A file is missing, or cannot be read.
         """
-        return cls(_read(folder / LISTS_FILE, faiss.IO_FLAG_MMAP_IFC))
+        index = _read(codec)
+        own: Any = faiss.downcast_InvertedLists(index.invlists)
+        try:
+            sizes = np.fromfile(lists, np.int64, index.nlist)
+            found_bytes = lists.stat().st_size
+        except OSError as error:
+            raise IndexCorruptError(f"{lists}: cannot be read; {WAY_OUT}") from error
+        of_codes = -(-sizes // own.n_per_block) * own.block_size
+        ends = sizes.nbytes + np.cumsum(of_codes + 8 * sizes)
+        if len(sizes) < index.nlist or sizes.min() < 0 or ends[-1] != found_bytes:
+            raise IndexCorruptError(f"{lists}: is not what was written; {WAY_OUT}")
+        # FAISS's own lists on disk have room for a number of codes, then the numbers of rows. A code of one byte here:
+        # a block's codes are not apart.
+        mapped: Any = faiss.OnDiskInvertedLists(index.nlist, 1, str(lists))
+        places = np.stack([sizes, of_codes, ends - of_codes - 8 * sizes], axis=1)
+        faiss.memcpy(mapped.lists.data(), faiss.swig_ptr(places), places.nbytes)
+        mapped.totsize, mapped.read_only, mapped.prefetch_nthread = found_bytes, True, 0
+        mapped.do_mmap()
+        mapped.code_size = own.code_size
+        index.replace_invlists(mapped, False)
+        mapped.code_size = 1
+        index.ntotal = int(sizes.sum())
+        return cls(lists, index.ntotal, index, mapped)
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
-    def candidates(
-        self, queries: NDArray[np.floating], n: int, n_probe: int, wanted: NDArray[np.bool_] | None = None
-    ) -> NDArray[np.int64]:
+    @property
+    def n_lists(self) -> int:
+        """How many there are."""
+        return int(self._index.nlist)
+
+    def only(self, wanted: NDArray[np.bool_]) -> Lists:
+        """Returns the same lists, of whose rows only those count that are marked in (rows,) bool."""
+        return Lists(self._path, self._n_rows, self._index, self._held, wanted)
+
+    def cut_out(self) -> Lists:
+        """Returns copies of the blocks of codes that rows that count are in, to look through in place of all.
+
+        Within a list rows stand in their order. In S2 order, those of a region lie in few blocks, side by side.
+        """
+        if self._wanted is None:
+            return self
+        whole, quantizer = self._index, self._index.quantizer
+        index: Any = faiss.IndexIVFPQFastScan(
+            quantizer, whole.d, whole.nlist, whole.pq.M, 4, faiss.METRIC_INNER_PRODUCT
+        )
+        index.pq, index.by_residual, index.is_trained = whole.pq, whole.by_residual, True
+        cut: Any = faiss.downcast_InvertedLists(index.invlists)
+        for number in range(whole.nlist):
+            size = whole.invlists.list_size(number)
+            if not size:
+                continue
+            rows = faiss.rev_swig_ptr(whole.invlists.get_ids(number), size)
+            blocks = np.unique(np.flatnonzero(self._wanted[rows]) // cut.n_per_block)
+            if len(blocks):
+                n_bytes = -(-size // cut.n_per_block) * cut.block_size
+                codes = faiss.rev_swig_ptr(whole.invlists.get_codes(number), n_bytes).reshape(-1, cut.block_size)
+                at = (blocks[:, None] * cut.n_per_block + np.arange(cut.n_per_block)).ravel()
+                rows, codes = rows[at[at < size]], codes[blocks]
+                cut.add_entries(number, len(rows), faiss.swig_ptr(rows), faiss.swig_ptr(codes))
+                index.ntotal += len(rows)
+        return Lists(self._path, self._n_rows, index, self, self._wanted)
+
+    def candidates(self, queries: NDArray[np.floating], n: int, n_probe: int) -> NDArray[np.int64]:
         """Returns the rows with the largest inner products as short codes tell them.
 
         Args:
             queries: (Q, dim) vectors.
             n: Rows for each query.
             n_probe: Lists to look through.
-            wanted: (rows,) which rows count; None is all.
 
         Returns:
             (Q, n) rows, best first; -1 where there are fewer.
+
+        Raises:
+            IndexCorruptError: The lists name rows that there are not.
         """
-        chosen = {"nprobe": min(n_probe, self._index.nlist)}
-        if wanted is not None:
-            bits = np.packbits(wanted, bitorder="little")
-            chosen["sel"] = faiss.IDSelectorBitmap(len(wanted), faiss.swig_ptr(bits))
+        chosen: dict[str, Any] = {"nprobe": min(n_probe, self.n_lists)}
+        if self._wanted is not None:
+            chosen["sel"] = faiss.IDSelectorBitmap(len(self._wanted), faiss.swig_ptr(self._bits))
         parameters = faiss.IVFSearchParameters(**chosen)
         found: NDArray[np.int64] = self._index.search(_padded(queries, self._index.d), n, params=parameters)[1]
+        if found.max(initial=-1) >= self._n_rows:
+            raise IndexCorruptError(f"{self._path}: names rows that there are not; {WAY_OUT}")
         return found
 
 

@@ -697,7 +697,7 @@ class CellIndex:
         """Scores what the lists propose, and all rows of shards that the lists do not know yet."""
         if self._proposals is None:
             self._proposals = Proposals.open(self.path, self.manifest, checked=self._checked)
-        mask = self._proposals.mask(selection)
+        lists = self._proposals.of(selection, len(queries) * point.n_probe)
         n = k * point.k_factor
 
         def scored(rows: NDArray[np.int64]) -> NDArray[np.floating]:
@@ -706,7 +706,7 @@ class CellIndex:
         best = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
         step = min(_QUERIES, max(1, _CANDIDATES // n))
         for part in (slice(i, i + step) for i in range(0, len(queries), step)):
-            candidates = self._proposals.candidates(queries[part, : self.searched_dim], n, point.n_probe, mask)
+            candidates = self._proposals.candidates(lists, queries[part, : self.searched_dim], n, point.n_probe)
             if scoring.dates == "max":
                 candidates = self._dates.all_of(candidates)
             best[0][part], best[1][part] = top_k_of(queries[part], candidates, scored, k)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -16,6 +17,8 @@ from geoview.index.shards import file_checksum
 
 __all__ = ["Proposals", "Selection", "n_rows"]
 
+# A part of the rows that is worth a copy of its codes: of more, there is less to overlook, and more to copy.
+_SHARE = 1 / 4
 #: (shard, its rows) each, rows ascending.
 Selection = list[tuple[int, slice | NDArray[np.int64]]]
 
@@ -40,7 +43,7 @@ class Proposals:
     starts: NDArray[np.int64]
     here: NDArray[np.int64]
     listed: dict[int, int]
-    _masked: tuple[Selection, NDArray[np.bool_] | None] | None = None
+    _of_selection: _OfSelection | None = None
 
     @classmethod
     def open(cls, path: Place, manifest: Manifest, *, checked: bool) -> Self:
@@ -52,11 +55,14 @@ class Proposals:
         """
         table = manifest.ann
         assert table is not None, "callers look"
-        wanted = table.lists_checksum
-        file = fetched(path / table.lists_folder / ann.LISTS_FILE, lambda copy: file_checksum(copy) == wanted)
-        if checked and file_checksum(file) != wanted:
-            raise IndexCorruptError(f"{file}: is not what was written; {ann.WAY_OUT}")
-        lists = ann.Lists.open(file.parent)
+        codec, file = (
+            _fetched(path / of, wanted, checked=checked)
+            for of, wanted in (
+                (table.codec_folder / ann.CODEC_FILE, table.codec_checksum),
+                (table.lists_folder / ann.LISTS_FILE, table.lists_checksum),
+            )
+        )
+        lists = ann.Lists.open(codec, file)
         if len(lists) != table.n_rows:
             raise IndexCorruptError(f"{file}: has another number of rows; {ann.WAY_OUT}")
         starts = np.cumsum([0, *(entry.rows for entry in table.shards)])
@@ -71,22 +77,54 @@ class Proposals:
         """Returns the part of a selection that is in no list yet."""
         return [(number, rows) for number, rows in selection if number not in self.listed]
 
-    def mask(self, selection: Selection) -> NDArray[np.bool_] | None:
-        """Returns which rows of the lists are selected, (rows,) bool; None if all are."""
-        if (self.here >= 0).all() and n_rows(selection) - n_rows(self.unknown(selection)) == len(self.lists):
-            return None
-        if self._masked is None or self._masked[0] is not selection:
+    def of(self, selection: Selection, n_looked_through: int) -> ann.Lists:
+        """Returns the lists, of whose rows only a selection counts.
+
+        A part of the index is cut out of the lists once as many have been looked through for it as there are: until
+        then, to overlook the other rows has taken no longer than to cut it out takes.
+
+        Args:
+            selection: Asked for again and again, it should be the same object.
+            n_looked_through: Lists that all queries of a search look through, together.
+        """
+        n_known = n_rows(selection) - n_rows(self.unknown(selection))
+        if n_known == len(self.lists) and (self.here >= 0).all():
+            return self.lists
+        known = self._of_selection
+        if known is None or known.selection is not selection:
             wanted = np.zeros(len(self.lists), np.bool_)
             for number, rows in selection:
                 if number in self.listed:
                     wanted[self.listed[number] :][rows] = True
-            self._masked = selection, wanted
-        return self._masked[1]
+            known = self._of_selection = _OfSelection(selection, self.lists.only(wanted))
+        known.n_looked_through += n_looked_through
+        if (
+            not known.is_cut_out
+            and known.n_looked_through >= self.lists.n_lists
+            and n_known <= _SHARE * len(self.lists)
+        ):
+            known.lists, known.is_cut_out = known.lists.cut_out(), True
+        return known.lists
 
-    def candidates(
-        self, queries: NDArray[np.floating], n: int, n_probe: int, mask: NDArray[np.bool_] | None
-    ) -> NDArray[np.int64]:
-        """Returns the rows of the index that look best, (Q, n); -1 where there are fewer."""
-        found = self.lists.candidates(queries, n, n_probe, mask)
+    def candidates(self, lists: ann.Lists, queries: NDArray[np.floating], n: int, n_probe: int) -> NDArray[np.int64]:
+        """Returns the rows of the index that look best in what `of` returns, (Q, n); -1 where there are fewer."""
+        found = lists.candidates(queries, n, n_probe)
         of = (np.searchsorted(self.starts, found, "right") - 1).clip(min=0)
         return np.where(found < 0, -1, found - self.starts[of] + self.here[of])
+
+
+def _fetched(place: Place, wanted: str, *, checked: bool) -> Path:
+    file = fetched(place, lambda copy: file_checksum(copy) == wanted)
+    if checked and file_checksum(file) != wanted:
+        raise IndexCorruptError(f"{file}: is not what was written; {ann.WAY_OUT}")
+    return file
+
+
+@dataclass
+class _OfSelection:
+    """The lists as a selection of rows sees them, and how many were looked through for it."""
+
+    selection: Selection
+    lists: ann.Lists
+    is_cut_out: bool = False
+    n_looked_through: int = 0

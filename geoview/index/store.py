@@ -7,7 +7,7 @@
     prototypes/<S2 parent token>/<generation>/ sums over the ground photos of larger cells, in the order of these
     ann/<codec>/codec.faiss                coarse quantiser and code book
     ann/<codec>/<S2 parent token>/<generation>/ list and short code of each row of a shard
-    ann/<codec>/lists/<generation>/lists.faiss  the same of all shards, list by list, as they are searched
+    ann/<codec>/lists/<generation>/lists.bin  the same of all shards, list by list, as they are searched
     build/                                 journal of a build that is not finished
 
 A reader sees what its manifest names and nothing else, so that a writer killed at any moment leaves the index whole.

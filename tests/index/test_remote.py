@@ -351,7 +351,7 @@ DAMAGED = {
     "cell/zarr.json": "plain",
     "shards/*/*/zarr.json": "plain",
     "manifest.json": "plain",
-    "lists.faiss": "tuned",
+    "lists.bin": "tuned",
     "prototypes/*/*/sum/c/0/0": "fused",
     "model.safetensors": "built",
     "geoview.json": "built",
