@@ -152,7 +152,8 @@ class TuneConfig(InferenceConfig):
     Attributes:
         recall: Least share to find of the 10 best rows, and of the 100 best.
         latency_ms: Longest that a query may take, in the middle of all, on this machine.
-        memory_gb: Most memory that what is searched may fill.
+        memory_gb: Most memory that what is searched may fill: short codes, and the rows that are read to score what
+            these propose.
         photos: Photos to measure with, such as will be asked; without them, codes of the index with noise.
         seed: Of what is drawn.
     """

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from geoview.errors import IndexCorruptError
 from geoview.files import write_binary
 
-__all__ = ["CODEC_FILE", "LISTS_FILE", "TRAINING_ROWS_A_LIST", "WAY_OUT", "Codec", "Lists", "code_bytes", "lists_for"]
+__all__ = ["CODEC_FILE", "LISTS_FILE", "TRAINING_ROWS_A_LIST", "WAY_OUT", "Codec", "Lists", "lists_for", "memory_bytes"]
 
 CODEC_FILE, LISTS_FILE = "codec.faiss", "lists.bin"
 WAY_OUT = "`geoview index verify --repair` makes it anew"
@@ -42,9 +42,10 @@ def lists_for(n_rows: int) -> int:
     return int(2 ** np.clip(np.round(np.log2(2 * np.sqrt(max(1, n_rows)))), 4, 16))
 
 
-def code_bytes(dim: int, dims_per_code: int) -> int:
-    """Returns the bytes of memory of one row in the lists."""
-    return -(-_n_codes(dim, dims_per_code) // 2) + _NUMBER_BYTES
+def memory_bytes(n_rows: int, dim: int, n_lists: int, dims_per_code: int) -> int:
+    """Returns the bytes of memory of lists that all are looked through, and of their centres."""
+    of_row = -(-_n_codes(dim, dims_per_code) // 2) + _NUMBER_BYTES
+    return n_rows * of_row + 4 * n_lists * dim
 
 
 class Codec:

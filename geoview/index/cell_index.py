@@ -37,8 +37,9 @@ __all__ = ["ALWAYS_EXACT", "CellIndex", "Hits"]
 _READ_ROWS = 16_384
 # How many times the candidates the rows must be, or scoring all of them is less work.
 _WORTH_IT = 8
-# Codes that may stay mapped after they were looked up: to map a row again takes longer than to score it.
-_GATHERED_BYTES = 2**30
+# Codes that may stay mapped after they were looked up, unless memory is limited: to map a row again takes longer than
+# to score it. Linux maps as many bytes around each.
+_GATHERED_BYTES, _AROUND_BYTES = 2**30, 2**16
 # Rows that are scanned for each of the best, where something is taken off those of cells with several dates.
 _ROWS_A_BEST = 4
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -109,7 +110,7 @@ class CellIndex:
         self._dates = CellDates(path, self.manifest.shards)
         self._differing: tuple[Fusion, NDArray[np.float32]] | None = None
         self._selected: tuple[Region | None, dict[bool, Selection]] = (None, {})
-        self._floor_bytes = 0
+        self._floor_bytes = self._mapped_bytes = 0
 
     @classmethod
     def open(cls, path: str | Place, *, checked: bool = False) -> Self:
@@ -710,37 +711,48 @@ class CellIndex:
             if scoring.dates == "max":
                 candidates = self._dates.all_of(candidates)
             best[0][part], best[1][part] = top_k_of(queries[part], candidates, scored, k)
-            self._trim()
         rest = self._proposals.unknown(selection)
         if rest:
             best = merged_top_k(best, top_k(queries, self._blocks(rest, scoring), k, device=device))
         return best
-
-    def _trim(self) -> None:
-        """Lets go of codes that were read here and there, which would fill memory with all of them in the end.
-
-        The kernel keeps them as long as it has no better use for the memory.
-        """
-        held = _file_bytes()
-        if held > self._floor_bytes + _GATHERED_BYTES:
-            for shard in self._shards.values():
-                shard.release("aerial")
-            self._floor_bytes = _file_bytes()
 
     def _gathered(self, rows: NDArray[np.int64]) -> NDArray[np.floating]:
         """Returns the aerial codes of ascending rows, (n, dim)."""
         parts = list(self._by_shard(rows))
         if len(parts) == 1:
             number, _, inside = parts[0]
-            return self._aerial(number, inside)
+            gathered = self._aerial(number, inside)
+            self._trim(len(rows))
+            return gathered
         gathered = np.empty((len(rows), self.manifest.dim), np.float16)
 
         def gather(part: tuple[int, slice, NDArray[np.int64]]) -> None:
             number, here, inside = part
             gathered[here] = self._aerial(number, inside)
+            self._trim(len(inside))
 
         self._of_each(parts, gather)
         return gathered
+
+    def _trim(self, n_rows: int) -> None:
+        """Lets go of codes that were read here and there, which would fill memory with all of them in the end.
+
+        The kernel keeps them as long as it has no better use for the memory.
+
+        Args:
+            n_rows: How many were read since.
+        """
+        limit = None if self._proposals is None else self._proposals.room_bytes
+        room_bytes = _GATHERED_BYTES if limit is None else limit
+        # At most; how much it is takes a while to ask.
+        self._mapped_bytes += n_rows * _AROUND_BYTES
+        if self._mapped_bytes > room_bytes:
+            held_bytes = _file_bytes()
+            if held_bytes > self._floor_bytes + room_bytes:
+                for shard in list(self._shards.values()):
+                    shard.release("aerial")
+                held_bytes = self._floor_bytes = _file_bytes()
+            self._mapped_bytes = held_bytes - self._floor_bytes
 
     def _cell_ids(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
         return self._column("cell", rows, np.uint64)

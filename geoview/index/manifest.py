@@ -168,7 +168,7 @@ class AnnTable:
         lists_checksum: Of its file.
         points: What was measured, fastest first.
         chosen: Which of them a search uses that does not say.
-        wish: What was asked for.
+        wish: What was asked for: `recall`, `latency_ms` and `memory_gb`, the last two None where nothing was.
         queries: What the points were measured on.
         recall_of_rows: What `CellIndex.recall_of_rows` was then, for comparison.
     """

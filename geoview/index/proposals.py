@@ -37,12 +37,14 @@ class Proposals:
         starts: (S + 1,) where each of the S shards that they were made of begins in them, and where the last ends.
         here: (S,) row of the index at which the same shard begins, -1 for one that is gone or was changed.
         listed: Where the shards of the index that they know begin in them.
+        room_bytes: Memory for codes that are looked up, beside the lists; None where there is no limit to either.
     """
 
     lists: ann.Lists
     starts: NDArray[np.int64]
     here: NDArray[np.int64]
     listed: dict[int, int]
+    room_bytes: int | None
     _of_selection: _OfSelection | None = None
 
     @classmethod
@@ -71,7 +73,10 @@ class Proposals:
         numbers = [number_of.get(entry.of) for entry in table.shards]
         here = np.array([-1 if number is None else first_row[number] for number in numbers], np.int64)
         listed = {number: int(starts[i]) for i, number in enumerate(numbers) if number is not None}
-        return cls(lists, starts, here, listed)
+        limit_gb, dim = table.wish["memory_gb"], manifest.dim + bool(table.kappa)
+        of_lists = ann.memory_bytes(len(lists), dim, table.n_lists, table.dims_per_code)
+        room_bytes = None if limit_gb is None else max(0, int(1e9 * limit_gb) - of_lists)
+        return cls(lists, starts, here, listed, room_bytes)
 
     def unknown(self, selection: Selection) -> Selection:
         """Returns the part of a selection that is in no list yet."""
@@ -81,7 +86,7 @@ class Proposals:
         """Returns the lists, of whose rows only a selection counts.
 
         A part of the index is cut out of the lists once as many have been looked through for it as there are: until
-        then, to overlook the other rows has taken no longer than to cut it out takes.
+        then, to overlook the other rows has taken no longer than to cut it out takes. Where memory is limited, none is.
 
         Args:
             selection: Asked for again and again, it should be the same object.

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 # Dimensions for four bits, the finest first: twice as many are half the memory, and find less.
 _DIMS_PER_CODE = (2, 4, 8)
+# Share of memory that lists may fill; the rest is for rows that they propose.
+_OF_LISTS = 3 / 4
 # Rows that are looked for: few need more candidates for each, many more lists.
 _KS = (10, 100)
 _K_FACTORS = (1, 2, 4, 10, 20)
@@ -151,9 +153,10 @@ def _opened(path: Path, manifest: Manifest) -> CellIndex:
 
 def _finest(index: CellIndex, memory_gb: float | None) -> int | None:
     """Returns the fewest dimensions for four bits that memory allows; None where it allows none."""
+    n_lists = ann.lists_for(len(index))
     for dims_per_code in _DIMS_PER_CODE:
-        size_gb = len(index) * ann.code_bytes(index.searched_dim, dims_per_code) / 1e9
-        if memory_gb is None or size_gb <= memory_gb:
+        of_lists_gb = ann.memory_bytes(len(index), index.searched_dim, n_lists, dims_per_code) / 1e9
+        if memory_gb is None or of_lists_gb <= _OF_LISTS * memory_gb:
             return dims_per_code
     return None
 

@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import asdict, replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from geoview.config import TuneConfig
 from geoview.errors import ConfigError, IndexCorruptError
 from geoview.geo.regions import Region
 from geoview.index import cell_index, store, tuning
-from geoview.index.ann import CODEC_FILE, LISTS_FILE
+from geoview.index.ann import CODEC_FILE, LISTS_FILE, lists_for, memory_bytes
 from geoview.index.cell_index import CellIndex
 from geoview.index.fusion import Fusion
 from geoview.index.ground import prototype_shards
@@ -162,10 +163,34 @@ def test_an_index_that_is_small_gets_no_lists(plain, tmp_path, monkeypatch):
 def test_memory_decides_how_fine_codes_are(plain, tmp_path):
     shutil.copytree(plain, tmp_path / "index")
     rows = len(CellIndex.open(plain))
-    tuning.tune(tmp_path / "index", TuneConfig(recall=0.5, memory_gb=rows * 12 / 1e9))
+    memory_gb = 4 / 3 * memory_bytes(rows, DIM, lists_for(rows), 4) / 1e9
+    tuning.tune(tmp_path / "index", TuneConfig(recall=0.5, memory_gb=memory_gb))
     table = CellIndex.open(tmp_path / "index").manifest.ann
     assert table.dims_per_code == 4
-    assert table.wish["memory_gb"] == rows * 12 / 1e9
+    assert table.wish["memory_gb"] == memory_gb
+
+
+def test_limited_memory_holds_few_rows_and_answers_alike(tuned, tmp_path):
+    limited = shutil.copytree(tuned, tmp_path / "limited")
+    with store.writing(limited) as manifest:
+        table = manifest.ann
+        store.commit(limited, replace(manifest, ann=replace(table, wish=table.wish | {"memory_gb": 1e-9})))
+    with CellIndex.open(tuned) as index, CellIndex.open(limited) as same:
+        one, other = (each.search(queries(), 10) for each in (index, same))
+        assert np.array_equal(one.row, other.row)
+        assert np.array_equal(one.score, other.score)
+        assert len(index.manifest.shards) * of_codes(limited) <= 2 * of_codes(tuned)
+
+
+def of_codes(folder):
+    """Bytes that are held of mapped codes."""
+    held, counts = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(maxsplit=1)[0]:
+            counts = str(folder) in line and "/aerial/" in line
+        elif counts and line.startswith("Rss:"):
+            held += int(line.split()[1])
+    return held
 
 
 def test_a_wish_that_cannot_be_met_is_told_with_the_nearest_that_can(plain, tmp_path):
