@@ -33,7 +33,7 @@ from geoview.topk import top_k
 
 QUERIES, K = 500, 10
 RECALLS = (0.9, 0.95, 0.99)
-GRID = [(n_probe, k_factor) for n_probe in (16, 32, 64, 128, 256, 512, 1024) for k_factor in (4, 10, 20)]
+GRID = [(n_probe, k_factor) for n_probe in (16, 32, 64, 128, 256, 512, 1024) for k_factor in (4, 5, 10, 20)]
 
 
 def main() -> None:
