@@ -718,21 +718,29 @@ class CellIndex:
 
     def _gathered(self, rows: NDArray[np.int64]) -> NDArray[np.floating]:
         """Returns the aerial codes of ascending rows, (n, dim)."""
+        at_once = max(1, self._room_bytes // (2 * _AROUND_BYTES))
         parts = list(self._by_shard(rows))
-        if len(parts) == 1:
+        if len(parts) == 1 and len(rows) <= at_once:
             number, _, inside = parts[0]
-            gathered = self._aerial(number, inside)
             self._trim(len(rows))
-            return gathered
+            return self._aerial(number, inside)
         gathered = np.empty((len(rows), self.manifest.dim), np.float16)
 
         def gather(part: tuple[int, slice, NDArray[np.int64]]) -> None:
             number, here, inside = part
-            gathered[here] = self._aerial(number, inside)
-            self._trim(len(inside))
+            for start in range(0, len(inside), at_once):
+                some = slice(start, start + at_once)
+                self._trim(len(inside[some]))
+                gathered[here][some] = self._aerial(number, inside[some])
 
         self._of_each(parts, gather)
         return gathered
+
+    @property
+    def _room_bytes(self) -> int:
+        """Memory for codes that are looked up."""
+        limit = None if self._proposals is None else self._proposals.room_bytes
+        return _GATHERED_BYTES if limit is None else limit
 
     def _trim(self, n_rows: int) -> None:
         """Lets go of codes that were read here and there, which would fill memory with all of them in the end.
@@ -740,19 +748,17 @@ class CellIndex:
         The kernel keeps them as long as it has no better use for the memory.
 
         Args:
-            n_rows: How many were read since.
+            n_rows: How many are read next.
         """
-        limit = None if self._proposals is None else self._proposals.room_bytes
-        room_bytes = _GATHERED_BYTES if limit is None else limit
         # At most; how much it is takes a while to ask.
         self._mapped_bytes += n_rows * _AROUND_BYTES
-        if self._mapped_bytes > room_bytes:
+        if self._mapped_bytes > self._room_bytes:
             held_bytes = _file_bytes()
-            if held_bytes > self._floor_bytes + room_bytes:
+            if held_bytes + n_rows * _AROUND_BYTES > self._floor_bytes + self._room_bytes:
                 for shard in list(self._shards.values()):
                     shard.release("aerial")
                 held_bytes = self._floor_bytes = _file_bytes()
-            self._mapped_bytes = held_bytes - self._floor_bytes
+            self._mapped_bytes = held_bytes - self._floor_bytes + n_rows * _AROUND_BYTES
 
     def _cell_ids(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
         return self._column("cell", rows, np.uint64)

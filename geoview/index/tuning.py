@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 # Dimensions for four bits, the finest first: twice as many are half the memory, and find less.
 _DIMS_PER_CODE = (2, 4, 8)
 # Share of memory that lists may fill; the rest is for rows that they propose.
-_OF_LISTS = 3 / 4
+_OF_LISTS = 0.8
 # Rows that are looked for: few need more candidates for each, many more lists.
 _KS = (10, 100)
 _K_FACTORS = (1, 2, 4, 10, 20)

@@ -163,7 +163,7 @@ def test_an_index_that_is_small_gets_no_lists(plain, tmp_path, monkeypatch):
 def test_memory_decides_how_fine_codes_are(plain, tmp_path):
     shutil.copytree(plain, tmp_path / "index")
     rows = len(CellIndex.open(plain))
-    memory_gb = 4 / 3 * memory_bytes(rows, DIM, lists_for(rows), 4) / 1e9
+    memory_gb = 1.3 * memory_bytes(rows, DIM, lists_for(rows), 4) / 1e9
     tuning.tune(tmp_path / "index", TuneConfig(recall=0.5, memory_gb=memory_gb))
     table = CellIndex.open(tmp_path / "index").manifest.ann
     assert table.dims_per_code == 4
