@@ -528,13 +528,12 @@ def _answers(
     view: PhotoView,
 ) -> Iterable[Localization]:
     """Answers photos one by one or, where they are of one spot or one way, all at once."""
-    from geoview.data.queries import find_queries
     from geoview.locate.localizer import Search
     from geoview.locate.prior import learn_prior
     from geoview.locate.sequence import locate_sequence
     from geoview.locate.together import locate_together
 
-    prior = learn_prior(find_queries(config.prior), localizer.index) if config.prior else None
+    prior = learn_prior(config.prior, localizer.index) if config.prior else None
     search = Search(config.top_k, region, config.kappa, config.dates, config.exact, prior=prior)
     if config.together:
         return locate_together(localizer, queries, search, view=view)

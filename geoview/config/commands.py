@@ -213,8 +213,8 @@ class LocateConfig(InferenceConfig):
         near: Search around this point, `LAT,LON` (write `--near=-33.9,-70.6` with a sign), or each photo's own
             position, `exif`.
         radius_m: Radius around `near`.
-        prior: Photos of known place (tables, folders): the more of them were taken somewhere, the more probable it is
-            that others were, too. The index has to be calibrated.
+        prior: Photos of known place (folders, or tables of `lat` and `lon`): the more of them were taken somewhere, the
+            more probable it is that others were, too. The index has to be calibrated.
         kappa: Weight of ground photos against imagery, in an index that has both; 0 is imagery alone. Without it, what
             was fitted when the index was built.
         dates: What counts where a cell has codes of several dates: the best (`max`, less what the best of so many gains

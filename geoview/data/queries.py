@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from geoview.data.photos import PhotoBytes
-from geoview.errors import PhotoTableError
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["PhotoQuery", "find_queries"]
+from geoview.data.photos import PhotoBytes, read_metadata
+from geoview.errors import GeoviewError, PhotoTableError
+
+__all__ = ["PhotoQuery", "find_queries", "known_places"]
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"})
 
@@ -61,10 +64,43 @@ def find_queries(inputs: Sequence[str | Path]) -> list[PhotoQuery]:
         if path.is_dir():
             queries += [PhotoQuery(photo) for photo in _photos_below(path)] or [PhotoQuery(str(given))]
         elif path.suffix.lower() == ".csv":
-            queries += _read_table(path)
+            queries += [row.query() for row in _rows(path, [("path",)])]
         else:
             queries.append(PhotoQuery(str(given)))
     return queries
+
+
+def known_places(inputs: Sequence[str | Path]) -> tuple[NDArray[np.float64], int]:
+    """Finds out where photos were taken whose pixels are of no interest: those of tables need not be there.
+
+    Args:
+        inputs: As for `find_queries`, but that a table with `lat` and `lon` needs no `path`.
+
+    Returns:
+        Positions (N, 2) of the photos that tell one, and how many do not.
+
+    Raises:
+        PhotoTableError: A table cannot be read, lacks both, or holds a value that cannot be.
+    """
+    places: list[tuple[float, float] | None] = []
+    for given in inputs:
+        path = Path(given)
+        if path.suffix.lower() == ".csv" and not path.is_dir():
+            places += [
+                row.latlon_deg() or _own_place_deg(path.parent / row.cells.get("path", ""))
+                for row in _rows(path, [("lat", "lon"), ("path",)])
+            ]
+        else:
+            places += [_own_place_deg(Path(photo.path)) for photo in find_queries([given])]
+    known = [place for place in places if place is not None]
+    return np.array(known, np.float64).reshape(-1, 2), len(places) - len(known)
+
+
+def _own_place_deg(photo: Path) -> tuple[float, float] | None:
+    try:
+        return read_metadata(str(photo)).latlon_deg
+    except GeoviewError:
+        return None
 
 
 def _photos_below(folder: Path) -> list[str]:
@@ -72,13 +108,15 @@ def _photos_below(folder: Path) -> list[str]:
     return [str(path) for path in sorted(photos) if not any(p[0] == "." for p in path.relative_to(folder).parts)]
 
 
-def _read_table(table: Path) -> list[PhotoQuery]:
+def _rows(table: Path, either: Sequence[tuple[str, ...]]) -> Iterator[_Row]:
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             columns = [name.strip() for name in next(reader, [])]
-            _check_columns(columns, table)
-            return [_Row(table, reader.line_num, columns, cells).query() for cells in reader if any(cells)]
+            _check_columns(columns, either, table)
+            for cells in reader:
+                if any(cells):
+                    yield _Row(table, reader.line_num, columns, cells)
     except OSError as fault:
         raise PhotoTableError(f"{table}: {fault.strerror}; check the path") from fault
     except UnicodeDecodeError as fault:
@@ -87,10 +125,10 @@ def _read_table(table: Path) -> list[PhotoQuery]:
         raise PhotoTableError(f"{table}: line {reader.line_num}: not valid CSV ({fault})") from fault
 
 
-def _check_columns(columns: list[str], table: Path) -> None:
-    if "path" not in columns:
-        found = ", ".join(columns)
-        raise PhotoTableError(f"{table}: line 1: no column path in '{found}'; name it there, separated by commas")
+def _check_columns(columns: list[str], either: Sequence[tuple[str, ...]], table: Path) -> None:
+    if not any(set(names) <= set(columns) for names in either):
+        wanted, found = " or ".join(" and ".join(names) for names in either), ", ".join(columns)
+        raise PhotoTableError(f"{table}: line 1: no column {wanted} in '{found}'; name it there, separated by commas")
     for name in ("path", "lat", "lon", "heading_deg", "fov_deg", "captured_at"):
         if columns.count(name) > 1:
             raise PhotoTableError(f"{table}: line 1: column {name} occurs twice; keep one")
@@ -120,13 +158,13 @@ class _Row:
             raise self._error("fov_deg", "0 sees nothing; give degrees above 0, or leave it empty")
         return PhotoQuery(
             path=str(self.table.parent / path),
-            latlon_deg=self._latlon_deg(),
+            latlon_deg=self.latlon_deg(),
             heading_deg=None if heading_deg is None else heading_deg % 360.0,
             fov_deg=fov_deg,
             captured_at=self._parsed("captured_at", datetime.fromisoformat),
         )
 
-    def _latlon_deg(self) -> tuple[float, float] | None:
+    def latlon_deg(self) -> tuple[float, float] | None:
         lat_deg, lon_deg = self._number("lat", -90.0, 90.0), self._number("lon", -180.0, 180.0)
         if lat_deg is None and lon_deg is None:
             return None

@@ -6,15 +6,15 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from geoview.data.photos import read_metadata
-from geoview.data.queries import PhotoQuery
-from geoview.errors import ConfigError, GeoviewError
+from geoview.data.queries import known_places
+from geoview.errors import ConfigError
 from geoview.geo import cells
 from geoview.geo.sphere import EARTH_RADIUS_M, unit_vectors
 from geoview.index.cell_index import CellIndex
@@ -86,20 +86,21 @@ class Prior:
         return np.asarray(np.log(_ratio(n, self.photos.n, self.reach_m, self.area_m2)))
 
 
-def learn_prior(photos: Sequence[PhotoQuery], index: CellIndex) -> Prior:
+def learn_prior(photos: Sequence[str | Path], index: CellIndex) -> Prior:
     """Learns where photos are taken from files and tables; those that tell no place are counted and left out.
 
     Args:
-        photos: Whose pixels are not looked at: rows of a table that name files of long ago will do.
+        photos: Whose pixels are not looked at: a table of `lat` and `lon` will do.
         index: Whose ground it is of.
 
     Raises:
         ConfigError: Too few of them are of ground that the index covers.
+        PhotoTableError: A table cannot be read, or holds a value that cannot be.
     """
-    known_deg = [latlon_deg for photo in photos if (latlon_deg := _place_deg(photo)) is not None]
-    if len(known_deg) < len(photos):
-        log.warning("prior: %d of %d photos tell no place, and are left out", len(photos) - len(known_deg), len(photos))
-    return Prior.of(np.array(known_deg, np.float64), index)
+    known_deg, n_silent = known_places(photos)
+    if n_silent:
+        log.warning("prior: %d of %d photos tell no place, and are left out", n_silent, n_silent + len(known_deg))
+    return Prior.of(known_deg, index)
 
 
 def no_probabilities(index: CellIndex) -> ConfigError:
@@ -108,15 +109,6 @@ def no_probabilities(index: CellIndex) -> ConfigError:
         f"{index.path}: is not calibrated for this search, and without probabilities a prior says nothing; "
         "run `geoview index calibrate`"
     )
-
-
-def _place_deg(photo: PhotoQuery) -> tuple[float, float] | None:
-    if photo.latlon_deg is not None:
-        return photo.latlon_deg
-    try:
-        return read_metadata(photo.photo).latlon_deg
-    except GeoviewError:
-        return None
 
 
 def _within(photos: cKDTree, at: NDArray[np.float64], reach_m: float) -> NDArray[np.int64]:

@@ -11,8 +11,7 @@ from scipy.spatial import cKDTree
 
 from geoview.cli import main
 from geoview.config import InferenceConfig
-from geoview.data.queries import PhotoQuery
-from geoview.errors import ConfigError
+from geoview.errors import ConfigError, PhotoTableError
 from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.geo.sphere import destination_deg, distance_m, unit_vectors
@@ -84,16 +83,24 @@ def test_too_few_photos_are_told():
 def test_photos_tell_their_places_by_table_or_exif(tmp_path, kit, caplog):
     index = ground(PLACES[0])
     at_deg = spread(PLACES[0], 40, 300.0)
-    photos = [PhotoQuery("gone.jpg", (lat, lon)) for lat, lon in at_deg[:30]]
+    places = tmp_path / "places.csv"
+    places.write_text("lat,lon\n" + "".join(f"{lat},{lon}\n" for lat, lon in at_deg[:20]))
+    photos = tmp_path / "photos"
+    photos.mkdir()
     for i, latlon_deg in enumerate(at_deg[30:]):
-        path = tmp_path / f"{i}.jpg"
-        Image.new("RGB", (32, 32)).save(path, exif=kit.exif_at(*latlon_deg))
-        photos.append(PhotoQuery(str(path)))
-    Image.new("RGB", (32, 32)).save(tmp_path / "nowhere.jpg")
-    silent = [PhotoQuery(str(tmp_path / "nowhere.jpg")), PhotoQuery("gone.jpg")]
-    prior = learn_prior([*photos, *silent], index)
-    assert prior.photos.n == 40
-    assert "2 of 42 photos tell no place" in caplog.text
+        Image.new("RGB", (32, 32)).save(photos / f"{i}.jpg", exif=kit.exif_at(*latlon_deg))
+    Image.new("RGB", (32, 32)).save(photos / "nowhere.jpg")
+    table = tmp_path / "table.csv"
+    told = [f"gone.jpg,{lat},{lon}\n" for lat, lon in at_deg[20:30]]
+    table.write_text("".join(["path,lat,lon\n", *told, "gone.jpg,,\n", "photos/0.jpg,,\n"]))
+    paths = tmp_path / "paths.csv"
+    paths.write_text("path\nphotos/1.jpg\n")
+    prior = learn_prior([places, photos, table, paths], index)
+    assert prior.photos.n == 42
+    assert "2 of 44 photos tell no place" in caplog.text
+    paths.write_text("name\nphotos/1.jpg\n")
+    with pytest.raises(PhotoTableError, match=r"paths\.csv: line 1: no column lat and lon or path in 'name'"):
+        learn_prior([paths], index)
 
 
 # -- in answers --------------------------------------------------------------------------------------------------------
