@@ -62,6 +62,8 @@ def workplace(tmp_path_factory, kit, twins):
         with (folder / table).open("w", newline="") as file:
             rows = ((f"{prefix}{i}.jpg", *place) for i, place in enumerate(places))
             csv.writer(file).writerows([("path", "lat", "lon"), *rows])
+    known = "".join(f"{33.98 + 2e-5 * i:.5f},-117.35\n" for i in range(30))
+    (folder / "known.csv").write_text("lat,lon\n" + known)
     (folder / "photos.csv").write_text("path,lat,lon\nphotos/a.jpg,33.98,-117.35\nphotos/b.png,33.981,-117.351\n")
     west, south, east, north = (PLACE_DEG[1] - 0.003, PLACE_DEG[0] - 0.003, PLACE_DEG[1] + 0.003, PLACE_DEG[0] + 0.003)
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
