@@ -386,7 +386,7 @@ METHODS: dict[str, Callable[[int], Method]] = {
     "faiss-ivfpqfs-refine": lambda dim: faiss_method(
         dim, f"IVF{N_LISTS},PQ{dim // 2}x4fsr,Refine(SQfp16)", grid([2, 4, 10, 20]), refined
     ),
-    # As many lists as geoview takes for a million rows.
+    # Half as many lists as geoview takes for a million rows.
     "faiss-ivf2048pqfs-refine": lambda dim: faiss_method(
         dim, f"IVF2048,PQ{dim // 2}x4fsr,Refine(SQfp16)", grid([2, 4, 10, 20]), refined
     ),

@@ -162,4 +162,4 @@ print(one, held() - before)
 
 
 def test_number_of_lists_grows_with_the_root_of_the_rows():
-    assert [lists_for(n) for n in (0, 1000, 1_000_000, 20_000_000, 10**12)] == [16, 64, 2048, 8192, 65536]
+    assert [lists_for(n) for n in (0, 1000, 1_000_000, 20_000_000, 10**12)] == [16, 128, 4096, 16384, 65536]
