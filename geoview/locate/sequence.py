@@ -29,6 +29,9 @@ from geoview.locate.localizer import Localization, Localizer, PhotoView, Search
 
 __all__ = ["Links", "locate_sequence", "marginals", "most_likely_way"]
 
+# How much what photos of one walk say correlates, and of how many, one after another. With ten panoramas of each of 30
+# walks in a rendered town 0.05 takes the Brier score of probabilities from 0.041 to 0.033, elsewhere from 0.154 to 0.125.
+_ALIKE, _ALIKE_PHOTOS = 0.05, 10
 # Links that are held, 12 bytes each, and the cells that are left where there would be more; all of these can be linked.
 _LINKS, _FEW = 2**24, 2**12
 # Share of the most likely cell that every cell has at least: nothing, but it has a logarithm.
@@ -122,8 +125,8 @@ def locate_sequence(
         return answers_of(embedded, [])
     evidence = evidence_of(localizer, sound, search)
     located = np.array([len(photo.vectors) > 0 for photo in embedded])
-    way, log_probability = _located(evidence, times_s[located], max_speed_kmh)
-    stray = STRAY * np.exp(log_probability - evidence.log_ratio).sum(axis=1)
+    way, log_probability, apart = _located(evidence, times_s[located], max_speed_kmh)
+    stray = STRAY * np.exp(apart - evidence.log_ratio).sum(axis=1)
     orders = np.argsort(-log_probability, axis=1, kind="stable")
     places = (
         places_of(localizer.index, evidence, i, np.append(way[i], orders[i]), log_probability[i], search)
@@ -170,8 +173,16 @@ def marginals(log_ratio: NDArray[np.float64], links: Links, reach_m: NDArray[np.
 
 def _located(
     evidence: Evidence, times_s: NDArray[np.float64], max_speed_kmh: float
-) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Returns the cell of each photo on the most likely way, (P,), and `marginals`, (P, n), in the order of photos."""
+) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
+    """Finds the way, and where each photo was taken.
+
+    Photos of a walk err together, if not as much as those of one spot: the most likely way stays the same, but is less
+    probable than if each photo stood for itself.
+
+    Returns:
+        The cell of each photo on the most likely way, (P,); the logarithm of each cell's probability, (P, n), and what
+        it is if each photo stands for itself; in the order of photos.
+    """
     order = np.argsort(times_s, kind="stable")
     centres_deg = cells.centers_deg(evidence.cell_id)
     half_m = distance_m(centres_deg[:, None], cells.vertices_deg(evidence.cell_id)).max()
@@ -179,12 +190,18 @@ def _located(
     widest_m = float(reach_m.max(initial=0.0))
     states = _states(evidence, centres_deg, widest_m)
     links = Links.within(widest_m, centres_deg[states])
-    log_ratio = evidence.log_ratio[order][:, states]
-    log_ratio[0] += evidence.log_prior[states]  # a way begins where photos are taken, and goes where it likes
-    way, log_probability = np.empty(len(order), np.intp), np.full(evidence.log_ratio.shape, -np.inf)
-    way[order] = states[most_likely_way(log_ratio, links, reach_m)]
-    log_probability[np.ix_(order, states)] = marginals(log_ratio, links, reach_m)
-    return way, log_probability
+    n_alike = min(len(order), _ALIKE_PHOTOS)
+
+    def log_ratio(alike: float) -> NDArray[np.float64]:
+        said = evidence.log_ratio[order][:, states] / (1 + alike * (n_alike - 1))
+        said[0] += evidence.log_prior[states]  # a way begins where photos are taken, and goes where it likes
+        return said
+
+    way, together, apart = np.empty(len(order), np.intp), *np.full((2, *evidence.log_ratio.shape), -np.inf)
+    way[order] = states[most_likely_way(log_ratio(_ALIKE), links, reach_m)]
+    together[np.ix_(order, states)] = marginals(log_ratio(_ALIKE), links, reach_m)
+    apart[np.ix_(order, states)] = marginals(log_ratio(0.0), links, reach_m)
+    return way, together, apart
 
 
 def _states(evidence: Evidence, centres_deg: NDArray[np.float64], reach_m: float) -> NDArray[np.intp]:

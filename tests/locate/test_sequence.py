@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import shutil
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from geoview.geo.regions import Region
 from geoview.geo.sphere import destination_deg, distance_m
 from geoview.index.cell_index import CellIndex
 from geoview.locate import sequence
+from geoview.locate.calibration import Calibration, OfKind
 from geoview.locate.localizer import Localizer, PhotoView, Search
 from geoview.locate.sequence import Links, locate_sequence, marginals, most_likely_way
 
@@ -137,6 +139,22 @@ def test_photos_are_put_in_order_by_their_times_and_answered_as_given(localizer,
     for answer in answers:
         ids = np.array([place.cell_id for place in answer.places], np.uint64)
         assert not np.isin(ids[1:], cells.neighbors(ids[:1])).any(), "places of an answer never touch"
+
+
+def test_a_way_is_less_probable_than_if_each_photo_stood_for_itself(index_folder, walk, tmp_path, monkeypatch):
+    shutil.copytree(index_folder, tmp_path / "index")
+    kind = OfKind(0.2, 0.3, (20.0, 1.0), None, None)
+    with CellIndex.open(tmp_path / "index") as index:
+        index.set_calibration(Calibration("photos", kind, {}, kappa=0.0, offset=0.0, rerank=0).to_manifest())
+        localizer = Localizer(index, InferenceConfig(batch_size=4, device="cpu"))
+        told = {}
+        for alike in (0.0, 0.05, 1.0):
+            monkeypatch.setattr(sequence, "_ALIKE", alike)
+            answers = locate_sequence(localizer, names(walk[0], range(6)), max_speed_kmh=6, view=AERIAL)
+            assert (firsts(answers) == walk[1]).all()
+            assert all(answer.status == "ok" for answer in answers)
+            told[alike] = np.mean([answer.places[0].p_within_100m for answer in answers])
+    assert 1 >= told[0.0] > told[0.05] > told[1.0] > 0
 
 
 def test_a_stray_is_placed_on_the_way_and_rejected(localizer, walk, ortho, tmp_path):
