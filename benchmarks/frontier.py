@@ -35,6 +35,7 @@ from machine import cpu_model
 from numpy.typing import NDArray
 
 DIM, QUERIES, N_LISTS = 256, 1000, 4096  # of drawn vectors, and of all
+K_FACTORS = [2, 4, 6, 10, 14, 20]  # candidates that are scored exactly, for each of the best
 GROUPS, CLUSTERS = 300, 30_000
 KS = (10, 100)
 # Spread of rows around their cluster, and how much further queries are.
@@ -177,7 +178,7 @@ def geoview(dim: int, memory_bytes_a_row: float | None) -> Method:
             codec.lay_out([codec.encode(rows)], Path(folder))
             Lists.open(Path(folder, CODEC_FILE), Path(folder, LISTS_FILE)).candidates(rows, 10, 4)
 
-    return Method(load, build, opened, grid([2, 4, 10, 20]))
+    return Method(load, build, opened, grid(K_FACTORS))
 
 
 def grid(k_factors: list[int]) -> list[tuple[int, int]]:
@@ -384,11 +385,11 @@ METHODS: dict[str, Callable[[int], Method]] = {
     "geoview-little-memory": lambda dim: geoview(dim, (2 * dim + 256) / 7),
     "faiss-flat": lambda dim: faiss_method(dim, "Flat", [None], lambda index, setting: None),
     "faiss-ivfpqfs-refine": lambda dim: faiss_method(
-        dim, f"IVF{N_LISTS},PQ{dim // 2}x4fsr,Refine(SQfp16)", grid([2, 4, 10, 20]), refined
+        dim, f"IVF{N_LISTS},PQ{dim // 2}x4fsr,Refine(SQfp16)", grid(K_FACTORS), refined
     ),
     # Half as many lists as geoview takes for a million rows.
     "faiss-ivf2048pqfs-refine": lambda dim: faiss_method(
-        dim, f"IVF2048,PQ{dim // 2}x4fsr,Refine(SQfp16)", grid([2, 4, 10, 20]), refined
+        dim, f"IVF2048,PQ{dim // 2}x4fsr,Refine(SQfp16)", grid(K_FACTORS), refined
     ),
     "faiss-rabitqfs-refine": lambda dim: faiss_method(
         dim, f"IVF{N_LISTS},RaBitQfs,Refine(SQfp16)", grid([4, 10, 32]), refined
