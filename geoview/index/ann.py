@@ -152,14 +152,14 @@ class Lists:
             found_bytes = lists.stat().st_size
         except OSError as error:
             raise IndexCorruptError(f"{lists}: cannot be read; {WAY_OUT}") from error
-        of_codes = -(-sizes // own.n_per_block) * own.block_size
-        ends = sizes.nbytes + np.cumsum(of_codes + 8 * sizes)
+        of_codes, of_numbers = -(-sizes // own.n_per_block) * own.block_size, _NUMBER_BYTES * sizes
+        ends = sizes.nbytes + np.cumsum(of_codes + of_numbers)
         if len(sizes) < index.nlist or sizes.min() < 0 or ends[-1] != found_bytes:
             raise IndexCorruptError(f"{lists}: is not what was written; {WAY_OUT}")
         # FAISS's own lists on disk have room for a number of codes, then the numbers of rows. A code of one byte here:
         # a block's codes are not apart.
         mapped: Any = faiss.OnDiskInvertedLists(index.nlist, 1, str(lists))
-        places = np.stack([sizes, of_codes, ends - of_codes - 8 * sizes], axis=1)
+        places = np.stack([sizes, of_codes, ends - of_codes - of_numbers], axis=1)
         faiss.memcpy(mapped.lists.data(), faiss.swig_ptr(places), places.nbytes)
         mapped.totsize, mapped.read_only, mapped.prefetch_nthread = found_bytes, True, 0
         mapped.do_mmap()
