@@ -380,8 +380,8 @@ def set_width(index: Any, width: int) -> None:
 
 METHODS: dict[str, Callable[[int], Method]] = {
     "geoview": lambda dim: geoview(dim, None),
-    # Less than a fifth of rows in half precision and 64 neighbours of each, which is what the graph of `svs` holds: what
-    # a search itself needs of memory comes on top.
+    # Less than a fifth of rows in half precision and 64 neighbours of each, which is what the graph of `svs` holds:
+    # what a search itself needs of memory comes on top.
     "geoview-little-memory": lambda dim: geoview(dim, (2 * dim + 256) / 6.5),
     "faiss-flat": lambda dim: faiss_method(dim, "Flat", [None], lambda index, setting: None),
     "faiss-ivfpqfs-refine": lambda dim: faiss_method(
