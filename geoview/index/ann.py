@@ -37,9 +37,9 @@ _NUMBER_BYTES = 8
 def lists_for(n_rows: int) -> int:
     """Returns how many lists so many rows are best divided into: about four times their square root, a power of two.
 
-    With more, a query's nearest centres take longer to find than their lists to look through. Codes of rendered cells
-    are found a third faster than with half as many at recall 0.99, and codes drawn in clusters 3 % slower (a million of
-    each, benchmarks/frontier.py).
+    With more, a query's nearest centres take longer to find than their lists to look through. With half as many, 16 to
+    28 % fewer queries are answered a second on codes of rendered cells, and 5 to 17 % more on codes drawn in clusters
+    (a million of each, both ways by FAISS: benchmarks/frontier.py).
     """
     return int(2 ** np.clip(np.round(np.log2(4 * np.sqrt(max(1, n_rows)))), 4, 16))
 
