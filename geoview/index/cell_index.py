@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import asdict, astuple, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -19,44 +18,32 @@ from geoview.errors import ConfigError, EncoderMismatchError, RegionError
 from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.index import store
-from geoview.index.dates import SHARE, CellDates, deviations, expected_best, first_of_each, spaced
-from geoview.index.fusion import Fusion, fused_codes, fused_queries, interpolated
+from geoview.index.dates import first_of_each, spaced
+from geoview.index.fusion import Fusion
 from geoview.index.manifest import Point
-from geoview.index.proposals import Proposals, Selection, n_rows
+from geoview.index.proposals import Proposals
 from geoview.index.prototypes import Prototypes
 from geoview.index.remote import Address, Place, local_folder, place_of
 from geoview.index.scan import scan
-from geoview.index.shards import Shard
+from geoview.index.scoring import Scorer, Scoring
 from geoview.index.soundness import damage_of_encoder, problems
+from geoview.index.table import Selection, Table, n_rows
 from geoview.models.encoder import CrossViewEncoder
 from geoview.topk import merged_top_k, top_k, top_k_of
 
 __all__ = ["ALWAYS_EXACT", "CellIndex", "Hits"]
 
-# Rows taken at once: 16,384 x 1,024 in half precision are 32 MB.
-_READ_ROWS = 16_384
 # How many times the candidates the rows must be, or scoring all of them is less work.
 _WORTH_IT = 8
-# Codes that may stay mapped after they were looked up, unless memory is limited: to map a row again takes longer than
-# to score it. Linux maps as many bytes around each.
-_GATHERED_BYTES, _AROUND_BYTES = 2**30, 2**16
 # Rows that are scanned for each of the best, where something is taken off those of cells with several dates.
 _ROWS_A_BEST = 4
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 # Queries at once, which share what is read of the lists: for a few hundred at a time it takes nearly twice as long.
 _QUERIES = 1_024
 # Candidates that are held at once, of all queries together.
 _CANDIDATES = 2**19
 # Rows that a check of the lists searches for, and how much less than before it may find.
 _SAMPLE, _WORSE = 200, 0.05
-_Number = TypeVar("_Number", np.uint64, np.int32)
-#: (row numbers, codes)
-Blocks = Iterator[tuple[NDArray[np.int64], NDArray[np.floating]]]
 _NO_CELLS = np.empty(0, np.uint64)
-# Shards that are read at once at an address, where time goes into waiting for answers.
-_AT_ONCE = 16
-S = TypeVar("S")
-T = TypeVar("T")
 #: Fewer rows are scored one and all: faster than any detour, and exact.
 ALWAYS_EXACT = 50_000
 
@@ -77,19 +64,6 @@ class Hits:
     score: NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class _Scoring:
-    """How rows are scored.
-
-    Attributes:
-        fusion: How much prototypes count.
-        dates: What counts of several dates of a cell; None scores each row for itself.
-    """
-
-    fusion: Fusion
-    dates: Dates | None = None
-
-
 class CellIndex:
     """Codes of S2 cells, in S2 order over all shards.
 
@@ -101,16 +75,15 @@ class CellIndex:
     """
 
     def __init__(self, path: Place, commit: store.Commit, *, checked: bool) -> None:
-        self.path, self.manifest = path, commit.manifest
-        self._commit, self._checked = commit, checked
-        self._first_row = np.cumsum([0, *(s.rows for s in self.manifest.shards)])
-        self._shards: dict[int, Shard] = {}
-        self._prototypes: dict[str, Shard] = {}
+        self.path, self._checked = path, checked
+        self._attach(commit)
+
+    def _attach(self, commit: store.Commit) -> None:
+        self._commit, self.manifest = commit, commit.manifest
+        self._table = Table(self.path, self.manifest, checked=self._checked)
+        self._scorer = Scorer(self.path, self.manifest, self._table, checked=self._checked)
         self._proposals: Proposals | None = None
-        self._dates = CellDates(path, self.manifest.shards)
-        self._differing: tuple[Fusion, NDArray[np.float32]] | None = None
         self._selected: tuple[Region | None, dict[bool, Selection]] = (None, {})
-        self._floor_bytes = self._mapped_bytes = 0
 
     @classmethod
     def open(cls, path: str | Place, *, checked: bool = False) -> Self:
@@ -137,8 +110,8 @@ class CellIndex:
 
     def close(self) -> None:
         """Lets go of the commit and of all files: what has been replaced since may be swept away."""
-        self._shards.clear()
-        self._prototypes.clear()
+        self._table.close()
+        self._scorer.close()
         self._proposals = None
         self._commit.close()
 
@@ -168,7 +141,7 @@ class CellIndex:
     @property
     def dates_a_cell(self) -> int:
         """Most codes of a cell, of imagery of so many dates."""
-        return self._dates.most
+        return self._scorer.cell_dates.most
 
     @property
     def chip(self) -> AerialView:
@@ -231,7 +204,7 @@ class CellIndex:
             IndexUnreachableError: The address of the index does not answer.
         """
         scoring = self._scoring(self.fusion_at(kappa), dates)
-        queries, selection = self._fitting(queries, scoring), self._selection(region, scoring)
+        queries, selection = self._scorer.queries(queries, scoring), self._selection(region, scoring)
         # So many rows are of k cells at least; and however dates count, as many candidates are looked at.
         table, n = self.manifest.ann, k * self.dates_a_cell
         fitted = table is not None and (table.kappa, table.offset) == tuple(astuple(scoring.fusion))
@@ -251,7 +224,7 @@ class CellIndex:
     ) -> Hits:
         """Searches in a given way, which need not be the one that was chosen: for measuring."""
         scoring = self._scoring(self.fusion_at(None), "max")
-        queries, selection = self._fitting(queries, scoring), self._selection(region, scoring)
+        queries, selection = self._scorer.queries(queries, scoring), self._selection(region, scoring)
         rows, scores = self._proposed(queries, k * self.dates_a_cell, selection, scoring, point, device)
         return self._hits(rows, scores, k, scoring)
 
@@ -272,14 +245,14 @@ class CellIndex:
             dates: As for `search`.
         """
         scoring = self._scoring(self.fusion_at(kappa), dates)
-        queries = self._fitting(queries, scoring)
+        queries = self._scorer.queries(queries, scoring)
         wanted, back = np.unique(cell_ids, return_inverse=True)
-        selection = self._rows_in(np.stack([wanted, wanted], axis=1))
+        selection = self._table.rows_in(np.stack([wanted, wanted], axis=1))
         if scoring.dates in ("mean", "latest"):
-            selection = self._dates.newest(selection)
+            selection = self._scorer.cell_dates.newest(selection)
         best = np.full((len(queries), len(wanted)), -np.inf, np.float32)
-        for rows, codes in self._blocks(selection, scoring):
-            at = np.searchsorted(wanted, self._cell_ids(rows))
+        for rows, codes in self._scorer.blocks(selection, scoring):
+            at = np.searchsorted(wanted, self._table.cell_ids(rows))
             first = np.flatnonzero(np.diff(at, prepend=-1))
             scores = queries.astype(np.float32) @ codes.T.astype(np.float32)
             # Dates of a cell lie side by side, and may be cut apart by a block's end.
@@ -301,10 +274,10 @@ class CellIndex:
         for i in np.unique(numbers).tolist():
             number, selected = selection[i]
             inside, here = chosen[numbers == i] - (ends[i] - counts[i]), numbers == i
-            rows[here] = self._first_row[number] + (
+            rows[here] = self._table.first_row[number] + (
                 selected.start + inside if isinstance(selected, slice) else selected[inside]
             )
-        return self._cell_ids(rows), int(ends[-1])
+        return self._table.cell_ids(rows), int(ends[-1])
 
     @property
     def searched_dim(self) -> int:
@@ -313,11 +286,12 @@ class CellIndex:
 
     def codes_of(self, rows: NDArray[np.int64]) -> NDArray[np.floating]:
         """Returns the codes of ascending rows, (n, searched_dim), as they are searched."""
-        return self._scored(rows, self._gathered(rows), _Scoring(self.fusion))
+        return self._scorer.codes(rows, Scoring(self.fusion))
 
     def codes(self, number: int) -> Iterator[NDArray[np.floating]]:
         """Yields the codes of a shard in blocks, as they are searched: fused where prototypes count."""
-        for _, block in self._blocks([(number, slice(0, self.manifest.shards[number].rows))], _Scoring(self.fusion)):
+        rows = slice(0, self.manifest.shards[number].rows)
+        for _, block in self._scorer.blocks([(number, rows)], Scoring(self.fusion)):
             yield block
 
     @property
@@ -381,10 +355,8 @@ class CellIndex:
         self._reopen()
 
     def _reopen(self) -> None:
-        self._commit.close()
-        self._commit = store.Commit.open(self.path)
-        self.manifest = self._commit.manifest
-        self._proposals = None
+        self.close()
+        self._attach(store.Commit.open(self.path))
 
     def count(self, region: Region) -> int:
         """Returns how many codes lie in a region.
@@ -392,11 +364,11 @@ class CellIndex:
         Raises:
             RegionError: None does.
         """
-        return n_rows(self._selection(region, _Scoring(self.fusion)))
+        return n_rows(self._selection(region, Scoring(self.fusion)))
 
     def cell_ids(self) -> NDArray[np.uint64]:
         """Returns the cell of every row, (N,), ascending; a cell with several dates comes several times."""
-        return np.concatenate([_NO_CELLS, *self._of_each(range(self._n_shards), lambda i: self._sound("cell", i))])
+        return np.concatenate([_NO_CELLS, *self._table.columns("cell")])
 
     def has_cells(self, ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Tells which of some cells have a code."""
@@ -404,17 +376,17 @@ class CellIndex:
         found = np.zeros(len(ids), np.bool_)
         parents = cells.from_tokens([s.parent for s in self.manifest.shards])
         for number in np.flatnonzero(np.isin(parents, above)).tolist():
-            found |= np.isin(ids, self._sound("cell", number))
+            found |= np.isin(ids, self._table.column("cell", number))
         return found
 
     def dates(self) -> NDArray[np.int32]:
         """Returns the date of the imagery of every row, (N,), as `yyyymmdd` writes it; 0 where it is not known."""
         none = np.empty(0, np.int32)
-        return np.concatenate([none, *self._of_each(range(self._n_shards), lambda i: self._sound("date", i))])
+        return np.concatenate([none, *self._table.columns("date")])
 
     def dates_of(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
         """Returns the dates of some rows, of their shape; 0 for -1, too."""
-        return self._column("date", rows, np.int32)
+        return self._table.dates(rows)
 
     def prototypes(self) -> Prototypes:
         """Returns all prototypes, in S2 order.
@@ -429,8 +401,7 @@ class CellIndex:
 
     def skipped_cell_ids(self) -> NDArray[np.uint64]:
         """Returns the cells that have no code because their chips had too little valid ground, (M,), ascending."""
-        skipped = self._of_each(range(self._n_shards), lambda i: self._sound("skipped_cell", i))
-        return np.concatenate([_NO_CELLS, *skipped])
+        return np.concatenate([_NO_CELLS, *self._table.columns("skipped_cell")])
 
     def extent_deg(self) -> tuple[float, float, float, float] | None:
         """Returns (south, west, north, east) around the centres of all cells; None for an empty index.
@@ -482,117 +453,20 @@ class CellIndex:
             f"{table.recall_of_rows:.0%} when it was tuned; run `geoview index tune` again"
         ]
 
-    @property
-    def _n_shards(self) -> int:
-        return len(self.manifest.shards)
+    def _scoring(self, fusion: Fusion, dates: Dates) -> Scoring:
+        return Scoring(fusion, dates if self.dates_a_cell > 1 else None)
 
-    def _shard(self, number: int) -> Shard:
-        if number not in self._shards:
-            self._shards[number] = store.open_shard(self.path, self.manifest.shards[number])
-        return self._shards[number]
-
-    def _of_each(self, shards: Iterable[S], read: Callable[[S], T]) -> list[T]:
-        """Reads something of each of some shards; at an address, of several at once."""
-        if isinstance(self.path, Path):
-            return list(map(read, shards))
-        with ThreadPoolExecutor(_AT_ONCE) as threads:
-            return list(threads.map(read, shards))
-
-    def _sound(self, name: str, number: int) -> NDArray[Any]:
-        """Returns a shard's column after comparing it with its checksums: a wrong cell would be a wrong place."""
-        self._shard(number).check(name)
-        return self._shard(number).read(name)
-
-    def _scoring(self, fusion: Fusion, dates: Dates) -> _Scoring:
-        return _Scoring(fusion, dates if self.dates_a_cell > 1 else None)
-
-    def _fitting(self, queries: NDArray[np.floating], scoring: _Scoring) -> NDArray[np.floating]:
-        """Returns queries as long as the codes that are searched."""
-        if queries.ndim != 2 or queries.shape[1] != self.manifest.dim:
-            raise EncoderMismatchError(
-                f"{self.path}: codes have {self.manifest.dim} elements, the queries' shape is {queries.shape}; "
-                "embed them with the index's own encoder"
-            )
-        if scoring.fusion.kappa:
-            queries = fused_queries(queries)
-        if scoring.dates == "max":
-            spread = np.linalg.norm(queries @ self._differences(scoring.fusion).T, axis=1, keepdims=True)
-            queries = np.concatenate([queries, SHARE * spread], axis=1)
-        return queries
-
-    def _scored(self, rows: NDArray[np.int64], aerial: NDArray[np.floating], scoring: _Scoring) -> NDArray[np.floating]:
-        """Returns the codes of rows, whose inner products with what `_fitting` returns are the scores."""
-        if scoring.dates == "mean":
-            aerial = self._mean(rows, aerial)
-        codes = self._fused(rows, aerial, scoring.fusion)
-        if scoring.dates == "max":
-            codes = np.concatenate([codes, -self._gains(rows).astype(codes.dtype)[:, None]], axis=1)
-        return codes
-
-    def _gains(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Returns what the best of all dates of each row's cell gains by chance, in standard deviations."""
-        first, last = self._dates.around(rows)
-        gains: NDArray[np.float64] = np.array([expected_best(n + 1) for n in range(self.dates_a_cell)])[last - first]
-        return gains
-
-    def _fused(self, rows: NDArray[np.int64], aerial: NDArray[np.floating], fusion: Fusion) -> NDArray[np.floating]:
-        if not fusion.kappa:
-            return aerial
-        table = self.manifest.prototypes
-        assert table is not None, "fusion_at asks for prototypes"
-        return fused_codes(aerial, interpolated(self._cell_ids(rows), table.level, self._sums_of), fusion)
-
-    def _mean(self, rows: NDArray[np.int64], aerial: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Returns the means of all dates of the cells whose newest rows these are."""
-        n_dates = rows - self._dates.around(rows)[0] + 1
-        total = aerial.astype(np.float32)
-        for before in range(1, n_dates.max(initial=1)):
-            at = np.flatnonzero(n_dates > before)
-            total[at] += self._gathered(rows[at] - before)
-        total /= n_dates[:, None]
-        return total
-
-    def _differences(self, fusion: Fusion) -> NDArray[np.float32]:
-        """Returns the `deviations` of some cells all over the index."""
-        if self._differing is None or self._differing[0] != fusion:
-            rows, n_dates = self._dates.some()
-            codes = self._fused(rows, self._gathered(rows), fusion)
-            self._differing = fusion, deviations(codes, n_dates)
-        return self._differing[1]
-
-    def _hits(self, rows: NDArray[np.int64], scores: NDArray[np.float32], k: int, scoring: _Scoring) -> Hits:
+    def _hits(self, rows: NDArray[np.int64], scores: NDArray[np.float32], k: int, scoring: Scoring) -> Hits:
         """Returns the best cells of rows that are sorted by their scores."""
         if scoring.dates == "max":
-            again = (rows >= 0) & ~first_of_each(self._dates.around(rows)[1])
+            again = (rows >= 0) & ~first_of_each(self._scorer.cell_dates.around(rows)[1])
             order = np.argsort(again, axis=1, kind="stable")
             rows = np.take_along_axis(np.where(again, -1, rows), order, 1)
             scores = np.take_along_axis(np.where(again, np.float32(-np.inf), scores), order, 1)
         rows, scores = rows[:, :k], scores[:, :k]
-        return Hits(self._cell_ids(rows), rows, scores)
+        return Hits(self._table.cell_ids(rows), rows, scores)
 
-    def _sums_of(self, ids: NDArray[np.uint64]) -> NDArray[np.float32]:
-        """Returns the (n, dim) sums of prototypes' cells in ascending order, zeros where there is none."""
-        assert self.manifest.prototypes is not None
-        found = np.zeros((len(ids), self.manifest.dim), np.float32)
-        for entry in self.manifest.prototypes.shards:
-            parent = cells.from_tokens([entry.parent])
-            first = int(np.searchsorted(ids, cells.range_min(parent)[0]))
-            last = int(np.searchsorted(ids, cells.range_max(parent)[0], "right"))
-            if first == last or not entry.rows:
-                continue
-            if entry.parent not in self._prototypes:
-                self._prototypes[entry.parent] = store.open_prototypes(self.path, entry)
-            shard = self._prototypes[entry.parent]
-            shard.check("cell")
-            known = shard.read("cell")
-            at = np.searchsorted(known, ids[first:last]).clip(max=len(known) - 1)
-            here = np.flatnonzero(known[at] == ids[first:last])
-            if self._checked:
-                shard.check("sum", at[here])
-            found[first + here] = shard.take("sum", at[here])
-        return found
-
-    def _selection(self, region: Region | None, scoring: _Scoring) -> Selection:
+    def _selection(self, region: Region | None, scoring: Scoring) -> Selection:
         """Returns the rows in the region, ascending; shards without any are left out, unread where possible.
 
         Where one row stands for all dates of a cell, it is the newest.
@@ -601,55 +475,27 @@ class CellIndex:
             RegionError: There is no such row.
         """
         newest = scoring.dates in ("mean", "latest")
-        everywhere: Selection = [
-            (i, slice(0, entry.rows)) for i, entry in enumerate(self.manifest.shards) if entry.rows
-        ]
         if region is None and not newest:
-            return everywhere
+            return self._table.everything
         # Photos come in batches, and ask for the same region again and again.
         if self._selected[0] is not region:
             self._selected = region, {}
         known = self._selected[1]
         if newest not in known:
-            selection = everywhere if region is None else known.get(False) or self._inside(region)
-            known[newest] = self._dates.newest(selection) if newest else selection
+            selection = self._table.everything if region is None else known.get(False) or self._inside(region)
+            known[newest] = self._scorer.cell_dates.newest(selection) if newest else selection
         return known[newest]
 
     def _inside(self, region: Region) -> Selection:
-        selection = self._rows_in(region.cell_ranges(self.level))
+        selection = self._table.rows_in(region.cell_ranges(self.level))
         if not selection:
             raise RegionError(
                 f"{region.name}: no cell of {self.path} lies in it; `geoview info {self.path}` tells its extent"
             )
         return selection
 
-    def _rows_in(self, ranges: NDArray[np.uint64]) -> Selection:
-        """Returns the rows in ranges of cells, (R, 2), ascending, both ends included."""
-        parents = cells.from_tokens([s.parent for s in self.manifest.shards])
-        lows, highs = cells.range_min(parents), cells.range_max(parents)
-        firsts, lasts = np.searchsorted(ranges[:, 1], lows), np.searchsorted(ranges[:, 0], highs, "right")
-        touched = np.flatnonzero(firsts < lasts).tolist()
-        inside = self._of_each(
-            touched, lambda i: cells.rows_in_ranges(self._sound("cell", i), ranges[firsts[i] : lasts[i]])
-        )
-        return [(i, rows) for i, rows in zip(touched, inside, strict=True) if len(rows)]
-
-    def _blocks(self, selection: Selection, scoring: _Scoring) -> Blocks:
-        for number, selected in selection:
-            rows = np.arange(selected.start, selected.stop) if isinstance(selected, slice) else selected
-            for start in range(0, len(rows), _READ_ROWS):
-                part = rows[start : start + _READ_ROWS]
-                everywhere = self._first_row[number] + part
-                yield everywhere, self._scored(everywhere, self._aerial(number, part), scoring)
-
-    def _aerial(self, number: int, rows: NDArray[np.int64]) -> NDArray[np.floating]:
-        shard = self._shard(number)
-        if self._checked:
-            shard.check("aerial", rows)
-        return shard.take("aerial", rows)
-
     def _compared(
-        self, queries: NDArray[np.floating], k: int, selection: Selection, scoring: _Scoring, device: str
+        self, queries: NDArray[np.floating], k: int, selection: Selection, scoring: Scoring, device: str
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Scores all rows of a selection."""
         plain = scoring.dates in (None, "max") and not scoring.fusion.kappa
@@ -658,18 +504,11 @@ class CellIndex:
             found = scanned(queries[0], k)
             if found is not None:
                 return found[0][None], found[1][None]
-        return top_k(queries, self._blocks(selection, scoring), k, device=device)
+        return top_k(queries, self._scorer.blocks(selection, scoring), k, device=device)
 
     def _scanned(self, query: NDArray[np.floating], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
         """Scores all rows for one query; None where that takes a closer look, or shards are not plain."""
-        blocks = []
-        for number, entry in enumerate(self.manifest.shards):
-            shard = self._shard(number)
-            if not shard.is_plain("aerial"):
-                return None
-            if self._checked:
-                shard.check("aerial")
-            blocks += [shard.take("aerial", slice(0, entry.rows))] if entry.rows else []
+        blocks = self._table.mapped()
         return scan(query, blocks, k, num_workers=torch.get_num_threads()) if blocks else None
 
     def _scanned_by_dates(
@@ -681,7 +520,7 @@ class CellIndex:
         if found is None:
             return None
         rows, scores = found
-        last, scores = scores[-1], scores - np.float32(query[-1]) * self._gains(rows).astype(np.float16)
+        last, scores = scores[-1], scores - np.float32(query[-1]) * self._scorer.gains(rows).astype(np.float16)
         best = np.lexsort((rows, -scores))[:k]
         # Of all other rows none scores more than the last of these before anything is taken off.
         return (rows[best], scores[best]) if scores[best[-1]] > last else None
@@ -691,98 +530,26 @@ class CellIndex:
         queries: NDArray[np.floating],
         k: int,
         selection: Selection,
-        scoring: _Scoring,
+        scoring: Scoring,
         point: Point,
         device: str,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Scores what the lists propose, and all rows of shards that the lists do not know yet."""
         if self._proposals is None:
             self._proposals = Proposals.open(self.path, self.manifest, checked=self._checked)
+            if self._proposals.room_bytes is not None:
+                self._table.room_bytes = self._proposals.room_bytes
         lists = self._proposals.of(selection, len(queries) * point.n_probe)
         n = k * point.k_factor
-
-        def scored(rows: NDArray[np.int64]) -> NDArray[np.floating]:
-            return self._scored(rows, self._gathered(rows), scoring)
-
+        scored = partial(self._scorer.codes, scoring=scoring)
         best = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
         step = min(_QUERIES, max(1, _CANDIDATES // n))
         for part in (slice(i, i + step) for i in range(0, len(queries), step)):
             candidates = self._proposals.candidates(lists, queries[part, : self.searched_dim], n, point.n_probe)
             if scoring.dates == "max":
-                candidates = self._dates.all_of(candidates)
+                candidates = self._scorer.cell_dates.all_of(candidates)
             best[0][part], best[1][part] = top_k_of(queries[part], candidates, scored, k)
         rest = self._proposals.unknown(selection)
         if rest:
-            best = merged_top_k(best, top_k(queries, self._blocks(rest, scoring), k, device=device))
+            best = merged_top_k(best, top_k(queries, self._scorer.blocks(rest, scoring), k, device=device))
         return best
-
-    def _gathered(self, rows: NDArray[np.int64]) -> NDArray[np.floating]:
-        """Returns the aerial codes of ascending rows, (n, dim)."""
-        at_once = max(1, self._room_bytes // (2 * _AROUND_BYTES))
-        parts = list(self._by_shard(rows))
-        if len(parts) == 1 and len(rows) <= at_once:
-            number, _, inside = parts[0]
-            self._trim(len(rows))
-            return self._aerial(number, inside)
-        gathered = np.empty((len(rows), self.manifest.dim), np.float16)
-
-        def gather(part: tuple[int, slice, NDArray[np.int64]]) -> None:
-            number, here, inside = part
-            for start in range(0, len(inside), at_once):
-                some = slice(start, start + at_once)
-                self._trim(len(inside[some]))
-                gathered[here][some] = self._aerial(number, inside[some])
-
-        self._of_each(parts, gather)
-        return gathered
-
-    @property
-    def _room_bytes(self) -> int:
-        """Memory for codes that are looked up."""
-        limit = None if self._proposals is None else self._proposals.room_bytes
-        return _GATHERED_BYTES if limit is None else limit
-
-    def _trim(self, n_rows: int) -> None:
-        """Lets go of codes that were read here and there, which would fill memory with all of them in the end.
-
-        The kernel keeps them as long as it has no better use for the memory.
-
-        Args:
-            n_rows: How many are read next.
-        """
-        # At most; how much it is takes a while to ask.
-        self._mapped_bytes += n_rows * _AROUND_BYTES
-        if self._mapped_bytes > self._room_bytes:
-            held_bytes = _file_bytes()
-            if held_bytes + n_rows * _AROUND_BYTES > self._floor_bytes + self._room_bytes:
-                for shard in list(self._shards.values()):
-                    shard.release("aerial")
-                held_bytes = self._floor_bytes = _file_bytes()
-            self._mapped_bytes = held_bytes - self._floor_bytes + n_rows * _AROUND_BYTES
-
-    def _cell_ids(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-        return self._column("cell", rows, np.uint64)
-
-    def _column(self, name: str, rows: NDArray[np.int64], dtype: type[_Number]) -> NDArray[_Number]:
-        """Returns what a column says of rows in any order, compared with its checksums; 0 for row -1."""
-        found, order = np.zeros(rows.size, dtype), np.argsort(rows, axis=None)
-
-        def find(part: tuple[int, slice, NDArray[np.int64]]) -> None:
-            number, here, inside = part
-            self._shard(number).check(name, inside)
-            found[order[here]] = self._shard(number).read(name)[inside]
-
-        self._of_each(self._by_shard(rows.ravel()[order]), find)
-        return found.reshape(rows.shape)
-
-    def _by_shard(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, slice, NDArray[np.int64]]]:
-        """Yields the shards of ascending rows: which of the rows lie in one, and their numbers in there."""
-        ends = np.searchsorted(rows, self._first_row)
-        for number in np.flatnonzero(np.diff(ends)).tolist():
-            here = slice(ends[number], ends[number + 1])
-            yield number, here, rows[here] - self._first_row[number]
-
-
-def _file_bytes() -> int:
-    """Returns how much of mapped files this process holds in memory (proc(5), statm)."""
-    return int(Path("/proc/self/statm").read_text().split()[2]) * _PAGE_BYTES

@@ -15,10 +15,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from geoview.index import store
-from geoview.index.manifest import ShardEntry
-from geoview.index.proposals import Selection
-from geoview.index.remote import Place
+from geoview.index.table import Selection, Table
 
 __all__ = ["SHARE", "CellDates", "deviations", "expected_best", "first_of_each", "iso_date", "spaced", "yyyymmdd"]
 
@@ -33,19 +30,15 @@ class CellDates:
     """Which rows of an index are the dates of one cell; reads the cells of shards where some have several.
 
     Rows are numbers in S2 order, of any shape; -1 is none.
+
+    Attributes:
+        most: Dates of a cell, at most.
     """
 
-    def __init__(self, path: Place, shards: Sequence[ShardEntry]) -> None:
-        """Reads nothing yet.
-
-        Args:
-            path: Where the index lies.
-            shards: Of its manifest, in S2 order.
-        """
-        self._path, self._shards = path, shards
-        self._first_row = np.cumsum([0, *(entry.rows for entry in shards)])
+    def __init__(self, table: Table) -> None:
+        self._table, self._shards, self._first_row = table, table.shards, table.first_row
         self._runs: dict[int, _Runs] = {}
-        self.most = max([1, *(entry.dates_a_cell for entry in shards)])
+        self.most = max([1, *(entry.dates_a_cell for entry in table.shards)])
 
     def around(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Returns the oldest and the newest row of the cells that rows are of."""
@@ -91,9 +84,7 @@ class CellDates:
 
     def _runs_of(self, number: int) -> _Runs:
         if number not in self._runs:
-            shard = store.open_shard(self._path, self._shards[number])
-            shard.check("cell")
-            self._runs[number] = _Runs.of(shard.read("cell"))
+            self._runs[number] = _Runs.of(self._table.column("cell", number))
         return self._runs[number]
 
 

@@ -14,18 +14,12 @@ from geoview.index import ann
 from geoview.index.manifest import Manifest
 from geoview.index.remote import Place, fetched
 from geoview.index.shards import file_checksum
+from geoview.index.table import Selection, n_rows
 
-__all__ = ["Proposals", "Selection", "n_rows"]
+__all__ = ["Proposals"]
 
 # A part of the rows that is worth a copy of its codes: of more, there is less to overlook, and more to copy.
 _SHARE = 1 / 4
-#: (shard, its rows) each, rows ascending.
-Selection = list[tuple[int, slice | NDArray[np.int64]]]
-
-
-def n_rows(selection: Selection) -> int:
-    """Returns how many rows are selected."""
-    return sum(rows.stop - rows.start if isinstance(rows, slice) else len(rows) for _, rows in selection)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from geoview.errors import EncoderMismatchError, IndexCorruptError, IndexNotFoundError, RegionError
 from geoview.geo import cells
 from geoview.geo.regions import Region
-from geoview.index import cell_index, store
+from geoview.index import store, table
 from geoview.index.cell_index import CellIndex
 from geoview.index.upkeep import vacuum
 
@@ -48,9 +49,9 @@ def made(tmp_path_factory, kit):
     return kit.write_index(folder, ids, unit(rng, len(ids)))
 
 
-@pytest.fixture(params=[cell_index._READ_ROWS, 100])
+@pytest.fixture(params=[table._READ_ROWS, 100])
 def read_rows_at_once(request, monkeypatch):
-    monkeypatch.setattr(cell_index, "_READ_ROWS", request.param)
+    monkeypatch.setattr(table, "_READ_ROWS", request.param)
 
 
 @pytest.mark.parametrize("k", [1, 7, 300])
@@ -299,6 +300,24 @@ def test_opening_reads_the_manifest_and_nothing_else(tmp_path, index_folder):
         index.cell_ids()
     with pytest.raises(IndexNotFoundError):
         CellIndex.open(tmp_path / "nowhere")
+
+
+def test_what_others_committed_meanwhile_is_read_with_ones_own_calibration(tmp_path, kit):
+    rng = np.random.default_rng(2)
+    ids = Region.disc(PATAGONIA, 60_000.0).cells(13)
+    index = kit.write_index(tmp_path / "index", ids, unit(rng, len(ids)), level=13)
+    queries, gone = unit(rng, 3), index.manifest.shards[0]
+    with store.writing(index.path) as latest:
+        store.commit(index.path, replace(latest, shards=latest.shards[1:]))
+    assert len(index) == len(ids) == len(index.cell_ids()), "it reads what it was opened with"
+    index.set_calibration({})
+    left = CellIndex.open(index.path)
+    assert len(index) == len(left) == len(ids) - gone.rows
+    for way in ({}, {"region": Region.disc(PATAGONIA, 20_000.0)}):
+        found, wanted = index.search(queries, 40, **way), left.search(queries, 40, **way)
+        assert np.array_equal(found.cell_id, wanted.cell_id)
+        assert np.array_equal(found.score, wanted.score)
+        assert np.array_equal(index.cell_ids()[found.row], found.cell_id)
 
 
 def test_an_index_on_a_read_only_disk_opens_and_searches(tmp_path, kit):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from geoview.config import TuneConfig
 from geoview.geo import cells
 from geoview.geo.regions import Region
-from geoview.index import cell_index, dates, store, tuning
+from geoview.index import cell_index, dates, store, table, tuning
 from geoview.index.cell_index import CellIndex
 from geoview.index.dates import CellDates, deviations, expected_best, first_of_each, iso_date, yyyymmdd
 from geoview.index.fusion import Fusion, fused_codes, interpolated
@@ -76,7 +76,7 @@ def by_hand(index, queries, way, fusion=IMAGERY, inside=None):
     assert (np.diff(cell.astype(object) * 10**9 + date) > 0).all(), "an unknown date is the oldest"
     codes = aerial.astype(np.float32)
     if fusion.kappa:
-        codes = fused_codes(codes, interpolated(cell, 15, index._sums_of), fusion)
+        codes = fused_codes(codes, interpolated(cell, 15, index._scorer._sums_of), fusion)
         queries = np.concatenate([queries, np.ones((len(queries), 1), np.float32)], axis=1)
     scores = queries @ codes.T
     rows_of = [np.flatnonzero(cell == one) for one in np.unique(cell)]
@@ -112,7 +112,7 @@ def assert_found(hits, wanted, k):
 @pytest.mark.parametrize("kappa", [0.0, 0.5, np.inf])
 @pytest.mark.parametrize("read_rows", [16_384, 100])
 def test_each_way_is_its_definition(several, monkeypatch, way, kappa, read_rows):
-    monkeypatch.setattr(cell_index, "_READ_ROWS", read_rows)
+    monkeypatch.setattr(table, "_READ_ROWS", read_rows)
     hits = several.search(asked(), 40, kappa=Fusion(kappa, 0.1), dates=way)
     wanted = by_hand(several, asked(), way, Fusion(kappa, 0.1))
     if np.isinf(kappa):  # all dates of a cell score alike, and so do cells around the same photos
@@ -327,7 +327,7 @@ def test_a_code_that_is_not_finite_spoils_its_own_cell_alone(tmp_path, kit):
 
 def test_the_cells_that_are_compared_are_spread_over_the_index(several, monkeypatch):
     monkeypatch.setattr(dates, "_CELLS", 12)
-    rows, n_dates = CellDates(several.path, several.manifest.shards).some()
+    rows, n_dates = CellDates(several._table).some()
     cell = several.cell_ids()
     assert len(n_dates) == 12
     assert n_dates.sum() == len(rows)
@@ -357,7 +357,7 @@ def test_dates_become_numbers_that_sort_by_time_and_are_told_as_exactly_as_known
 @pytest.mark.parametrize("read_rows", [16_384, 7])
 def test_given_cells_have_the_scores_of_a_search(several, monkeypatch, way, read_rows):
     """Cells in any order, twice, and some that have no code; and blocks that cut a cell's dates apart."""
-    monkeypatch.setattr(cell_index, "_READ_ROWS", read_rows)
+    monkeypatch.setattr(table, "_READ_ROWS", read_rows)
     n_cells = len(np.unique(several.cell_ids()))
     hits = several.search(asked(3), n_cells, dates=way)
     rng = np.random.default_rng(3)

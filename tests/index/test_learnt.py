@@ -78,7 +78,7 @@ def test_an_index_has_the_prototypes_of_its_ground_and_scores_with_them(run, ort
         )
         norms = np.linalg.norm(sums, axis=1, keepdims=True)
         prototypes = np.where(norms > 1e-4, sums / np.maximum(norms, 1e-4), 0)
-        aerial = np.concatenate([index._shard(i).read("aerial") for i in range(index._n_shards)]).astype(np.float32)
+        aerial = np.concatenate([codes for _, codes in index._table.blocks(index._table.everything)]).astype(np.float32)
         scores = queries @ (aerial + prototypes).T
         np.testing.assert_allclose(np.take_along_axis(scores, both.row, 1), both.score, atol=1e-3)
         assert (both.score[:, 0] >= scores.max(axis=1) - 1e-3).all()

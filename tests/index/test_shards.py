@@ -8,8 +8,8 @@ import zarr
 
 from geoview.errors import IndexCorruptError
 from geoview.index import shards
-from geoview.index.cell_index import _file_bytes
 from geoview.index.shards import Shard, write_shard
+from geoview.index.table import _file_bytes
 
 DIM = 8
 

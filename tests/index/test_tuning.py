@@ -11,7 +11,7 @@ import pytest
 from geoview.config import TuneConfig
 from geoview.errors import ConfigError, IndexCorruptError
 from geoview.geo.regions import Region
-from geoview.index import cell_index, store, tuning
+from geoview.index import cell_index, store, table, tuning
 from geoview.index.ann import CODEC_FILE, LISTS_FILE, lists_for, memory_bytes
 from geoview.index.cell_index import CellIndex
 from geoview.index.fusion import Fusion
@@ -119,7 +119,7 @@ def test_a_region_is_its_rows_and_no_others(tuned):
 def test_memory_that_is_given_back_changes_no_answer(tuned, monkeypatch):
     with CellIndex.open(tuned) as index:
         kept = index.search(queries(), 10)
-    monkeypatch.setattr(cell_index, "_GATHERED_BYTES", -(2**40))
+    monkeypatch.setattr(table, "_ROOM_BYTES", -(2**40))
     with CellIndex.open(tuned) as index:
         assert np.array_equal(index.search(queries(), 10).row, kept.row)
         assert np.array_equal(index.search(queries(), 10).score, kept.score)
