@@ -462,7 +462,7 @@ def test_a_damaged_file_is_named_and_never_a_wrong_answer(tmp_path, capsys, inde
         assert "\n" not in str(error)
         return
     assert not (name.endswith("zarr.json") or name == "cell/c/0"), "a search that reads this file must have noticed"
-    first, stop = whole._first_row[1], whole._first_row[2]
+    first, stop = whole._table.first_row[1], whole._table.first_row[2]
     if name.startswith("aerial"):
         # `verify` reads checksums of codes, a search does not: a flipped bit spoils the score of its own row alone.
         assert damage == "flipped"
