@@ -244,6 +244,7 @@ def test_references_may_be_mapped_from_disk(tmp_path):
     mapped = np.load(tmp_path / "references.npy", mmap_mode="r")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("default", ResourceWarning)  # of what other tests have left open
         np.testing.assert_array_equal(ranks(queries, mapped, positive), 1)
 
 

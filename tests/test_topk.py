@@ -258,7 +258,7 @@ def test_candidates_that_tie_come_in_the_order_of_the_rows():
     assert scores.tolist() == [[2.0, 2.0, 2.0]]
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "default::ResourceWarning")
 def test_a_candidate_that_is_not_finite_is_never_returned():
     vectors = np.array([[np.nan, 1], [np.inf, 1], [1, 1], [np.inf, -np.inf]], np.float32)
     rows, scores = top_k_of(np.ones((1, 2)), np.array([[0, 1, 2, 3]]), lambda rows: vectors[rows], 3)

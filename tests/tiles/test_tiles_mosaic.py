@@ -134,6 +134,7 @@ def test_a_raster_that_breaks_later_is_left_out_once(tmp_path, flat):
         assert (source.chip(PLACE, size_px=20, gsd_m=1.0).pixels == 10).all()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("default", ResourceWarning)  # of what other tests have left open
         assert (source.chip(PLACE, size_px=20, gsd_m=1.0).pixels == 10).all()
     assert [path for path, _ in source.skipped] == [str(new)]
 
