@@ -96,10 +96,11 @@ def near(
     bits, reach = products.view(torch.int16), least - slack
     bits[:, n:] = torch.iinfo(torch.int16).min
     largest = _largest(bits)
-    if bool(reach.isneginf().any()) and _GROUPS_A_BEST * k <= largest.shape[1]:
-        # Nothing is known yet, but k groups have a row each that is as good as the k-th of their largest. Unless that
-        # is negative: bits of negative numbers rise as these fall.
-        seeming = _k_th(largest, k)
+    of_groups = _GROUPS_A_BEST * k <= largest.shape[1]
+    if bool(reach.isneginf().any()) and (of_groups or 2 * k * len(bits) <= most):
+        # Nothing is known yet, but k rows are as good as the k-th of all; or k groups, as the k-th of their largest,
+        # have one each. Unless that is negative: bits of negative numbers rise as these fall.
+        seeming = _k_th(largest if of_groups else bits[:, :n], k)
         reach = reach.maximum(_surely(_floats(seeming), slack).masked_fill(seeming <= 0, -torch.inf))
     if not bool((reach > 0).all()):
         bits = _ordered(bits)

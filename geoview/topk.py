@@ -209,6 +209,7 @@ class _Best:
         self._step = max(1, _PAIRS // len(queries))
         self._rows = torch.full((len(queries), k), -1, dtype=torch.int64, device=queries.device)
         self._scores = torch.full((len(queries), k), -torch.inf, device=queries.device)
+        self._is_known = False  # whether there is a row yet
         #: (query, row, score) each, all scores finite
         self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
         self._n_pending = 0
@@ -288,13 +289,17 @@ class _Best:
         n_queries = len(self.queries)
         each = torch.arange(n_queries, device=self.device)
         best = each.repeat_interleave(self._k), self._rows.flatten(), self._scores.flatten()
-        of, rows, scores = (torch.cat(some) for some in zip(best, *self._pending, strict=True))
+        of, rows, scores = (torch.cat(some) for some in zip(*self._pending, strict=True))
+        counts = of.bincount(minlength=n_queries)
+        if self._is_known or bool((counts < self._k).any()):
+            of, rows, scores = (torch.cat(some) for some in zip(best, (of, rows, scores), strict=True))
+            counts = counts + self._k
+        self._is_known = True
         self._pending, self._n_pending = [], 0
         # One number orders by query, then by falling score: a float's bits order as an integer's do, negative ones
         # the other way round. Zero has two signs; + 0.0 leaves it one.
         bits = (scores + 0.0).view(torch.int32)
         order = _ordered((of << 32) - (bits ^ (bits >> 31 & 0x7FFF_FFFF)), rows)
-        counts = of.bincount(minlength=n_queries)
         first = counts.cumsum(0) - counts
         order = order[first[:, None] + torch.arange(self._k, device=self.device)]
         self._rows, self._scores = rows[order], scores[order]
@@ -364,26 +369,31 @@ def top_k_of(
     """
     q = torch.from_numpy(np.ascontiguousarray(queries, np.float32))
     flat, n = candidates.ravel(), candidates.shape[1]
-    scores, single = np.full(len(flat), -np.inf, np.float32), torch.empty(0)
     # By row, through all queries: what lies together is read together, and what several queries want is read once.
-    order = np.argsort(flat)
-    order = order[np.searchsorted(flat, 0, sorter=order) :]
-    for start in range(0, len(order), _CANDIDATES):
-        at = order[start : start + _CANDIDATES]
-        wanted = flat[at]
-        first = np.flatnonzero(np.diff(wanted, prepend=-1))
-        each = torch.as_tensor(vectors_of(wanted[first]))
+    # Numbers that hold a row and its place are sorted in half the time that the order of rows takes.
+    place_bits = len(flat).bit_length()
+    ordered = np.sort(flat << place_bits | np.arange(len(flat)))
+    ordered = ordered[np.searchsorted(ordered, 0) :]
+    wanted, order = ordered >> place_bits, ordered & (1 << place_bits) - 1
+    first = np.flatnonzero(np.diff(wanted, prepend=-1))
+    rows, ends, of = wanted[first], torch.from_numpy(np.append(first, len(order))), torch.from_numpy(order // n)
+    found, single = torch.empty(len(order)), torch.empty(0)
+    for start in range(0, len(rows), _CANDIDATES):
+        each = torch.as_tensor(vectors_of(rows[start : start + _CANDIDATES]))
         vectors = single.resize_(each.shape).copy_(each)
-        ends = torch.from_numpy(np.append(first, len(at)))
-        scores[at] = pair_products(ends, torch.from_numpy(at // n), vectors, q)
+        of_each = ends[start : start + _CANDIDATES + 1]
+        pairs = slice(int(of_each[0]), int(of_each[-1]))
+        found[pairs] = pair_products(of_each - of_each[0], of[pairs], vectors, q)
+    scores = np.full(len(flat), -np.inf, np.float32)
+    scores[order] = found
     scores[~np.isfinite(scores)] = -np.inf
     products = scores.reshape(candidates.shape)
     largest = np.argpartition(-products, min(k, n) - 1, axis=1)[:, :k]
     best = np.take_along_axis(products, largest, 1)
     rows = np.where(np.isneginf(best), -1, np.take_along_axis(candidates, largest, 1))
-    found = np.full((len(q), k), -1, np.int64), np.full((len(q), k), -np.inf, np.float32)
-    found[0][:, :n], found[1][:, :n] = _in_order(rows, best, k)
-    return found
+    of_all = np.full((len(q), k), -1, np.int64), np.full((len(q), k), -np.inf, np.float32)
+    of_all[0][:, :n], of_all[1][:, :n] = _in_order(rows, best, k)
+    return of_all
 
 
 def merged_top_k(
@@ -398,5 +408,10 @@ def _in_order(
     rows: NDArray[np.int64], scores: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Returns the best k of rows and scores, (Q, n) each, best first, equal scores by row."""
-    best = np.lexsort((rows, -scores), axis=1)[:, :k]
+    best = np.argsort(-scores, axis=1)
+    ordered = np.take_along_axis(scores, best, 1)
+    # Few tie, and those are put in order on their own.
+    tied = (ordered[:, 1:] == ordered[:, :-1]).any(axis=1)
+    best[tied] = np.lexsort((rows[tied], -scores[tied]), axis=1)
+    best = best[:, :k]
     return np.take_along_axis(rows, best, 1), np.take_along_axis(scores, best, 1)

@@ -108,6 +108,8 @@ class Proposals:
     def candidates(self, lists: ann.Lists, queries: NDArray[np.floating], n: int, n_probe: int) -> NDArray[np.int64]:
         """Returns the rows of the index that look best in what `of` returns, (Q, n); -1 where there are fewer."""
         found = lists.candidates(queries, n, n_probe)
+        if np.array_equal(self.here, self.starts[:-1]):
+            return found
         of = (np.searchsorted(self.starts, found, "right") - 1).clip(min=0)
         return np.where(found < 0, -1, found - self.starts[of] + self.here[of])
 

@@ -140,25 +140,34 @@ class Shard:
         """
         return self.take(name, slice(None))
 
-    def take(self, name: str, rows: slice | NDArray[np.int64]) -> NDArray[Any]:
+    def take(self, name: str, rows: slice | NDArray[np.int64], out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Returns some rows of a column, by their numbers or in a row.
+
+        Args:
+            name: The column.
+            rows: Rows that there are.
+            out: To write them to, as in NumPy.
 
         Raises:
             IndexCorruptError: The file is missing or truncated, or has another number of rows.
         """
         column = self._column(name)
-        if not isinstance(rows, slice) and len(rows) and (np.diff(rows) == 1).all():
+        if out is None and not isinstance(rows, slice) and len(rows) and (np.diff(rows) == 1).all():
             rows = slice(int(rows[0]), int(rows[-1]) + 1)
         try:
-            if isinstance(rows, slice) or isinstance(column, RemoteRows):
-                taken: NDArray[Any] = column[rows]
-            else:  # take copies rows whole, indexing does not
-                taken = column.take(rows, axis=0) if isinstance(column, np.ndarray) else column.oindex[rows]
+            if isinstance(column, np.ndarray) and not isinstance(rows, slice):
+                # Copies rows whole, as indexing does not; clips, as to raise would take a copy more.
+                return column.take(rows, axis=0, out=out, mode="clip")
+            sliced = isinstance(rows, slice) or isinstance(column, RemoteRows)
+            taken: NDArray[Any] = column[rows] if sliced else column.oindex[rows]
         except IndexCorruptError:
             raise
         except _FAULTS as error:
             raise self._fault(name, f"cannot be read ({error})") from error
-        return taken
+        if out is None:
+            return taken
+        out[:] = taken
+        return out
 
     def is_plain(self, name: str) -> bool:
         """Tells whether a column is the matrix as it lies in its file, and is mapped."""

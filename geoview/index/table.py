@@ -130,22 +130,17 @@ class Table:
     def aerial(self, rows: NDArray[np.int64]) -> NDArray[np.floating]:
         """Returns the aerial codes of ascending rows, (n, dim)."""
         at_once = max(1, self.room_bytes // (2 * _AROUND_BYTES))
-        parts = list(self._by_shard(rows))
-        if len(parts) == 1 and len(rows) <= at_once:
-            number, _, inside = parts[0]
-            self._trim(len(rows))
-            return self._aerial(number, inside)
-        gathered = np.empty((len(rows), self._dim), np.float16)
+        found = np.empty((len(rows), self._dim), np.float16)
 
-        def gather(part: tuple[int, slice, NDArray[np.int64]]) -> None:
+        def find(part: tuple[int, slice, NDArray[np.int64]]) -> None:
             number, here, inside = part
             for start in range(0, len(inside), at_once):
                 some = slice(start, start + at_once)
                 self._trim(len(inside[some]))
-                gathered[here][some] = self._aerial(number, inside[some])
+                self._aerial(number, inside[some], found[here][some])
 
-        self._of_each(parts, gather)
-        return gathered
+        self._of_each(self._by_shard(rows), find)
+        return found
 
     def _shard(self, number: int) -> Shard:
         if number not in self._open:
@@ -170,11 +165,13 @@ class Table:
         self._of_each(self._by_shard(rows.ravel()[order]), find)
         return found.reshape(rows.shape)
 
-    def _aerial(self, number: int, rows: NDArray[np.int64]) -> NDArray[np.floating]:
+    def _aerial(
+        self, number: int, rows: NDArray[np.int64], out: NDArray[np.float16] | None = None
+    ) -> NDArray[np.floating]:
         shard = self._shard(number)
         if self._checked:
             shard.check("aerial", rows)
-        return shard.take("aerial", rows)
+        return shard.take("aerial", rows, out)
 
     def _by_shard(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, slice, NDArray[np.int64]]]:
         """Yields the shards of ascending rows: which of the rows lie in one, and their numbers in there."""

@@ -5,14 +5,17 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import faiss
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoview.errors import IndexCorruptError
+from geoview.index import ann
 from geoview.index.ann import CODEC_FILE, LISTS_FILE, Codec, Lists, lists_for, memory_bytes
 
 N_LISTS = 16
@@ -46,6 +49,28 @@ def test_lists_are_those_that_faiss_makes_of_the_same_rows(coded):
     own.nprobe = 4
     wanted = own.search(np.pad(queries, ((0, 0), (0, own.d - rows.shape[1]))), 20)[1]
     assert np.array_equal(lists.candidates(queries, 20, 4), wanted)
+
+
+def test_lists_that_our_own_search_has_chosen_propose_what_others_do(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    rows, queries = clustered(rng, 8000, 33), clustered(rng, 300, 33)
+    codec = Codec.train(rows, 256, 2, seed=0)
+    codec.write(tmp_path)
+    codec.lay_out([codec.encode(rows)], tmp_path)
+    lists = Lists.open(tmp_path / CODEC_FILE, tmp_path / LISTS_FILE)
+    some = lists.only(rng.random(len(rows)) < 0.5)
+    wanted = [each.candidates(queries, 20, 2) for each in (lists, some)]
+    own = mock.Mock(wraps=ann.top_k)
+    monkeypatch.setattr(ann, "top_k", own)
+    monkeypatch.setattr(ann, "has_matrix_unit", lambda: True)
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        found = [each.candidates(queries, 20, 2) for each in (lists, some)]
+    finally:
+        torch.set_num_threads(n_threads)
+    assert own.call_count == 2
+    assert np.array_equal(found, wanted)
 
 
 def test_all_lists_with_enough_candidates_propose_the_best_row(coded):
