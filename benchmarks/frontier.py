@@ -11,7 +11,7 @@ drawn noise, as large as neighbouring cells differ. Queries are of the other hal
 Time is CPU time of one thread. Memory is what a process holds after a run, and those before it with quicker settings,
 beyond what it held before it opened the index; pages of mapped files that were read are included, and those of mapped
 rows, which the kernel takes back when it has a better use for them, also told apart. Peers that are not installed are
-left out and named.
+left out and named; results of methods that a call does not measure stay as they are.
 """
 
 from __future__ import annotations
@@ -487,7 +487,10 @@ def main() -> None:
 
         np.save(args.work / "truth.npy", top_k(queries, [(np.arange(len(rows)), rows)], max(KS))[0])
     environment = os.environ | {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    results, missing = {}, {}
+    # Of methods that are not asked for, what an earlier call has measured stays; each tells when its call began.
+    began_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes")
+    before = json.loads(args.out.read_text())["results"] if args.out.exists() else {}
+    results, missing = {name: found for name, found in before.items() if name not in args.methods}, {}
     for name in args.methods:
         command = [sys.executable, __file__, "--work", str(args.work), "--one", name]
         for threads in ("build", "search"):
@@ -503,6 +506,7 @@ def main() -> None:
             version = importlib.metadata.version(LIBRARY.get(name, "faiss-cpu"))
             results[name] = lines[-1] | {
                 "version": version,
+                "call_began_at": began_at,
                 "runs": [run for line in lines[:-1] for run in line["runs"]],
             }
             print_one(name, results[name])
@@ -511,7 +515,7 @@ def main() -> None:
         "vectors": "cell codes of a rendered town, repeated" if args.rendered else "drawn",
         "rows": args.rows,
         "dim": np.load(args.work / "queries.npy", mmap_mode="r").shape[1],
-        "results": results,
+        "results": {name: results[name] for name in METHODS if name in results},
         "not_measured": missing,
         "build_threads": BUILD_THREADS,
         "cpu": cpu_model(),
