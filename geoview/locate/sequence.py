@@ -29,9 +29,9 @@ from geoview.locate.localizer import Localization, Localizer, PhotoView, Search
 
 __all__ = ["Links", "locate_sequence", "marginals", "most_likely_way"]
 
-# How much what photos of one walk say correlates, and of how many, one after another. With ten panoramas of each of 30
-# walks in a rendered town 0.05 takes the Brier score of probabilities from 0.041 to 0.033, in another region from 0.154
-# to 0.125.
+# How much what photos of one walk say correlates, and of how many, one after another. Chosen with ten panoramas of each
+# of 30 walks in two rendered regions, where 0.05 takes the Brier score of probabilities from 0.041 to 0.033, and from
+# 0.154 to 0.125; in others, benchmarks/results/walks.json tells what comes of it.
 _ALIKE, _ALIKE_PHOTOS = 0.05, 10
 # Links that are held, 12 bytes each, and the cells that are left where there would be more; all of these can be linked.
 _LINKS, _FEW = 2**24, 2**12

@@ -17,7 +17,8 @@ from geoview.locate.localizer import WEIGHED, Localization, Localizer, PhotoView
 __all__ = ["ALIKE", "fused", "locate_together"]
 
 #: How much what photos of one spot say correlates. With two, three and five panoramas of 60 spots of a rendered town,
-#: 0.75, 0.75 and 0.7 make probabilities truest (Brier score), 0.8 in another region (`alike` in benchmarks/walks.py).
+#: 0.75, 0.75 and 0.7 make probabilities truest (Brier score), 0.8 in another region. In two regions that had no part in
+#: this choice, 0.65 to 0.7 (`alike` in benchmarks/results/walks.json).
 ALIKE = 0.75
 
 
