@@ -16,8 +16,8 @@ import torch
 import yaml
 from PIL import Image
 
-from geoview import cli
 from geoview.cli import main
+from geoview.cli.arguments import make_parser
 from geoview.index.cell_index import CellIndex
 from geoview.locate.candidates import FIELDS
 
@@ -346,6 +346,6 @@ def test_a_list_may_be_given_in_parts_and_takes_the_place_of_a_files(tmp_path):
     file.write_text("photos: [of_the_file.csv]\nimagery: [ortho.tif]\n")
     parts = ["--photos", "a.csv", "b.csv", "--photos", "c.csv"]
     for before in ([], ["--config", str(file)]):
-        said = cli._parser().parse_args(["index", "add", "index", *before, *parts]).index.add
+        said = make_parser().parse_args(["index", "add", "index", *before, *parts]).index.add
         assert said.photos == ["a.csv", "b.csv", "c.csv"]
     assert said.imagery == ["ortho.tif"]
