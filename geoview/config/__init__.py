@@ -3,24 +3,12 @@
 Imports nothing heavy, so that `--help` stays quick. Units are in the names.
 """
 
-from geoview.config.commands import (
-    AddConfig,
-    BuildConfig,
-    CalibrateConfig,
-    Dates,
-    DemoConfig,
-    EvaluateConfig,
-    InferenceConfig,
-    LocateConfig,
-    RemoveConfig,
-    RenderDatasetConfig,
-    RenderPhotosConfig,
-    RenderRegionConfig,
-    ServeConfig,
-    TuneConfig,
-)
+from geoview.config.index import AddConfig, BuildConfig, CalibrateConfig, RemoveConfig, TuneConfig
+from geoview.config.inference import InferenceConfig
 from geoview.config.jobs import BenchmarkConfig, JobConfig, PublishedConfig, ScoredConfig
+from geoview.config.locate import Dates, EvaluateConfig, LocateConfig, ServeConfig
 from geoview.config.mappings import differing_keys, from_mapping, merged
+from geoview.config.render import DemoConfig, RenderDatasetConfig, RenderPhotosConfig, RenderRegionConfig
 from geoview.config.training import (
     AugmentConfig,
     ConditionsConfig,

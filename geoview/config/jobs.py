@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from geoview.config.checks import require
-from geoview.config.commands import InferenceConfig
+from geoview.config.inference import InferenceConfig
 
 __all__ = ["BenchmarkConfig", "JobConfig", "PublishedConfig", "ScoredConfig"]
 
