@@ -5,17 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +21,6 @@ from tqdm import tqdm
 import tiles
 from geoview.config import AddConfig, BuildConfig, InferenceConfig, PlanView, differing_keys
 from geoview.data.queries import PhotoQuery
-from geoview.embed import embed, read_ahead
 from geoview.errors import (
     BusyError,
     ConfigError,
@@ -41,20 +37,18 @@ from geoview.files import (
     remove_folder,
     shared,
     sync,
-    write_binary,
     write_json,
 )
 from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.index import store
 from geoview.index.cell_index import CellIndex
-from geoview.index.dates import yyyymmdd
+from geoview.index.encoding import Encoding, progress
 from geoview.index.fusion import Fusion
 from geoview.index.ground import held_back, learnt_shards, photo_vectors, prototype_shards
 from geoview.index.manifest import Manifest, PrototypeEntry, PrototypeTable, ShardEntry
 from geoview.index.prototypes import PROTOTYPE_LEVEL, Photo, Speech, known_photos
 from geoview.index.remote import local_folder
-from geoview.index.scales import around, level_of, pooled
 from geoview.index.shards import folder_checksum
 from geoview.index.tuning import refresh
 from geoview.models.encoder import CrossViewEncoder
@@ -69,10 +63,6 @@ T = TypeVar("T")
 #: (index without the photos that are kept back, these) -> how much prototypes count, and what to note about it.
 Fit = Callable[[CellIndex, Sequence[Photo]], tuple[Fusion, dict[str, Any]]]
 
-# Cells between two saves: what a kill costs at most, and what is kept in memory as float32.
-_BLOCK_CELLS = 2048
-# Chips that make it worth while to start processes that cut them, and how many are cut at a time.
-_MANY_CHIPS, _STRETCH_CHIPS = 4096, 32
 # Between two looks at what other builders have finished.
 _POLL_S = 0.5
 
@@ -223,6 +213,9 @@ class _Build:
     fit: Fit | None
     base: Manifest | None
 
+    def __post_init__(self) -> None:
+        self._encoding = Encoding(self.encoder, self.source, self.config, self.out / "build")
+
     def run(self) -> CellIndex:
         """Does what is left to do; several processes may do so at once, and the last to finish commits for all."""
         journal, fingerprint = self.out / "build", self.encoder.fingerprint()
@@ -249,7 +242,7 @@ class _Build:
         waiting = dict(_shards(self.ranges, self.config.level))
         entries: dict[str, ShardEntry] = {}
         total = sum(waiting.values())
-        with _progress("index build", total) as bar:
+        with progress("index build", total) as bar:
             # Once another has committed, what all have made is in the index, and no longer in the journal.
             while waiting and not self._differing(plan):
                 for parent, n_cells in list(waiting.items()):
@@ -294,7 +287,7 @@ class _Build:
         )
         entries = {entry.parent: entry for entry in manifest.shards} | entries
         parts = [] if self.source is None else [asdict(part) for part in self.source.parts()]
-        skipped = [{"uri": uri, "reason": reason} for uri, reason in self._skipped().items()]
+        skipped = [{"uri": uri, "reason": reason} for uri, reason in self._encoding.skipped().items()]
         manifest = replace(
             manifest,
             imagery=_each_once([*manifest.imagery, *map(_absolute, self.config.imagery)]),
@@ -432,17 +425,9 @@ class _Build:
         part.replace(folder)
         sync(folder.parent)
 
-    def _skipped(self) -> dict[str, str]:
-        """Returns imagery that could not be read, by this process or one before it: uri to reason."""
-        path = self.out / "build" / "skipped.json"
-        earlier: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        return earlier | {str(uri): reason for uri, reason in (self.source.skipped if self.source else ())}
-
     def _shard(self, parent: np.uint64, token: str, bar: tqdm[Any]) -> ShardEntry:
         journal = self.out / "build" / token
-        rows = self._rows(_cells_under(parent, self.ranges, self.config.level), 1, journal, bar)
-        if len(rows) and len(self.config.scales) > 1:
-            rows = self._pooled(rows, journal)
+        rows = self._encoding.rows(_cells_under(parent, self.ranges, self.config.level), journal, bar)
         for before in self.base.shards if self.base else ():
             if before.parent == token:
                 rows = store.read_rows(self.out, before).updated(rows)
@@ -450,142 +435,6 @@ class _Build:
         write_json(self.out / "build" / f"{token}.json", asdict(entry))
         remove_folder(journal)
         return entry
-
-    def _pooled(self, rows: store.Rows, journal: Path) -> store.Rows:
-        """Adds what the larger scales see to the embeddings of the smallest chips."""
-        wider: dict[int, store.Rows] = {}
-        for scale in self.config.scales[1:]:
-            level = level_of(scale, self.config.level)
-            ids = around(rows.cell, level)
-            with _progress(f"scale {scale}", len(ids), leave=False) as bar:
-                wider[level] = self._rows(ids, scale, journal, bar)
-        return pooled(rows, wider)
-
-    def _rows(self, ids: NDArray[np.uint64], scale: int, journal: Path, bar: tqdm[Any]) -> store.Rows:
-        """Returns the embeddings of the chips of one scale around cells; what the journal has is not made again."""
-        starts = range(0, len(ids), _BLOCK_CELLS)
-        blocks = [(ids[start : start + _BLOCK_CELLS], journal / f"{scale}_{start:06d}.npz") for start in starts]
-        finished = [_read_block(path, block) for block, path in blocks]
-        left = [block for (block, _), part in zip(blocks, finished, strict=True) if part is None]
-        parts: list[store.Rows] = []
-        with closing(self._encoded(left, scale, bar)) as made:
-            for (block, path), part in zip(blocks, finished, strict=True):
-                if part is None:
-                    parts.append(self._kept(next(made), path))
-                else:
-                    parts.append(part)
-                    bar.update(len(block))
-        return store.Rows.concatenate(parts)
-
-    def _kept(self, rows: store.Rows, path: Path) -> store.Rows:
-        """Keeps a block in the journal."""
-        write_json(self.out / "build" / "skipped.json", self._skipped())
-        arrays: dict[str, Any] = {f.name: getattr(rows, f.name) for f in fields(rows)}
-        with write_binary(path) as file:
-            np.savez(file, **arrays)
-        return rows
-
-    def _encoded(self, blocks: Sequence[NDArray[np.uint64]], scale: int, bar: tqdm[Any]) -> Generator[store.Rows]:
-        """Yields the rows of blocks of cells; from one to the next, the encoder does not wait."""
-        if not blocks:
-            return
-        ids, ends = np.concatenate(blocks), np.cumsum([len(block) for block in blocks]).tolist()
-        coverage, dates = np.zeros(len(ids), np.float16), np.zeros(len(ids), np.int32)
-        n_cut, in_work = 0, deque[int]()
-        stopped: BaseException | None = None
-
-        def covered(chips: Iterator[tiles.Chip | None]) -> Iterator[tiles.Chip]:
-            nonlocal n_cut, stopped
-            try:
-                for i, chip in enumerate(chips):
-                    bar.update()
-                    n_cut = i + 1
-                    if chip is None:
-                        continue
-                    coverage[i] = chip.valid_fraction
-                    if chip.valid_fraction >= self.config.min_coverage:
-                        dates[i] = yyyymmdd(chip.date)
-                        in_work.append(i)
-                        yield chip
-            except (Exception, KeyboardInterrupt) as error:
-                stopped = error  # when what was cut before is encoded, and kept
-
-        starts = [0, *ends[:-1]]
-        vectors: dict[int, NDArray[np.float16]] = {}
-
-        def finished() -> Iterator[store.Rows]:
-            while ends and n_cut >= ends[0] and not (in_work and in_work[0] < ends[0]):
-                where = range(starts.pop(0), ends.pop(0))
-                mine = {cell: vectors.pop(cell) for cell in where if cell in vectors}
-                yield self._block(where, ids, mine, coverage, dates)
-
-        with closing(self._chips(ids, scale)) as chips:
-            try:
-                for vector in embed(self.encoder, covered(chips), self.config, seen="aerial"):
-                    vectors[in_work.popleft()] = vector.astype(np.float16)
-                    yield from finished()
-            except EncoderError as error:
-                raise EncoderError(f"cell {cells.tokens(ids[in_work[0] :][:1])[0]}: {error}") from error
-        yield from finished()
-        if stopped is not None:
-            raise stopped
-
-    def _block(
-        self,
-        where: range,
-        ids: NDArray[np.uint64],
-        vectors: dict[int, NDArray[np.float16]],
-        coverage: NDArray[np.float16],
-        dates: NDArray[np.int32],
-    ) -> store.Rows:
-        """Returns the rows of a block of cells, of which those with a vector have a code."""
-        here = np.array(where)
-        with_code, without = np.array([*vectors], np.intp), here[[cell not in vectors for cell in where]]
-        aerial = np.stack([*vectors.values()]) if vectors else np.empty((0, self.encoder.dim), np.float16)
-        return store.Rows(
-            aerial, ids[with_code], dates[with_code], coverage[with_code], ids[without], coverage[without]
-        )
-
-    def _chips(self, ids: NDArray[np.uint64], scale: int) -> Generator[tiles.Chip | None]:
-        """Yields the chips around cells, None where there is no imagery; ahead of the encoder."""
-        assert self.source is not None, "without imagery there are no cells to encode"
-        view, num_workers = self.encoder.aerial, self.config.num_workers
-        size_px, gsd_m = view.size_px, scale * view.gsd_m
-        centres_deg = cells.centers_deg(ids)
-        if len(centres_deg) < _MANY_CHIPS or not isinstance(self.source, tiles.ChipSource):
-            yield from read_ahead(
-                _Chips(self.source, size_px, gsd_m).cut,
-                centres_deg,
-                num_workers=num_workers,
-                depth=2 * self.config.batch_size,
-            )
-            return
-        with tiles.ChipProcesses(self.source, num_workers) as processes:
-            for chips in read_ahead(
-                lambda stretch_deg: processes.chips(stretch_deg, size_px, gsd_m),
-                np.array_split(centres_deg, math.ceil(len(centres_deg) / _STRETCH_CHIPS)),
-                num_workers=num_workers,
-                depth=2 * max(num_workers, math.ceil(self.config.batch_size / _STRETCH_CHIPS)),
-            ):
-                yield from chips
-
-
-def _progress(what: str, total: int, *, leave: bool = True) -> tqdm[Any]:
-    return tqdm(total=total, desc=what, unit="cell", leave=leave, disable=None, dynamic_ncols=True)
-
-
-@dataclass(frozen=True)
-class _Chips:
-    source: tiles.ImagerySource
-    size_px: int
-    gsd_m: float
-
-    def cut(self, latlon_deg: NDArray[np.float64]) -> tiles.Chip | None:
-        """Returns the chip around a point, None where there is no imagery at all."""
-        try:
-            return self.source.chip(latlon_deg, size_px=self.size_px, gsd_m=self.gsd_m)
-        except tiles.OutsideCoverageError:
-            return None
 
 
 def _shards(ranges: NDArray[np.uint64], level: int) -> Iterator[tuple[np.uint64, int]]:
@@ -605,17 +454,6 @@ def _cells_under(parent: np.uint64, ranges: NDArray[np.uint64], level: int) -> N
     low, high = cells.range_min(np.array([parent]))[0], cells.range_max(np.array([parent]))[0]
     first, last = np.searchsorted(ranges[:, 1], low), np.searchsorted(ranges[:, 0], high, "right")
     return cells.ids_in_ranges(ranges[first:last].clip(low, high), level)
-
-
-def _read_block(path: Path, ids: NDArray[np.uint64]) -> store.Rows | None:
-    """Returns a finished block of the journal; None where there is none, or it is damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            rows = store.Rows(**arrays)
-    except (OSError, BadZipFile, ValueError, EOFError, KeyError, TypeError, RuntimeError):
-        return None
-    held = np.sort(np.concatenate([rows.cell, rows.skipped_cell]))
-    return rows if np.array_equal(held, ids) else None
 
 
 def _each_once(entries: list[T]) -> list[T]:

@@ -15,7 +15,7 @@ from geoview.files import exclusive
 from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.index import build as build_module
-from geoview.index import store
+from geoview.index import encoding, store
 from geoview.index.cell_index import CellIndex
 
 NAMES = ("aerial", "cell", "date", "coverage", "skipped_cell", "skipped_coverage")
@@ -124,7 +124,7 @@ def test_a_region_bounds_what_is_added(index, later, kit, tmp_path, capsys):
 
 
 def test_an_addition_that_was_cut_off_goes_on_and_no_other_does(index, later, ortho, index_folder, monkeypatch, capsys):
-    monkeypatch.setattr(build_module, "_BLOCK_CELLS", 4)
+    monkeypatch.setattr(encoding, "_BLOCK_CELLS", 4)
     shards, write_rows = [], store.write_rows
 
     def once(*arguments):

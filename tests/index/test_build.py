@@ -13,8 +13,7 @@ from geoview.embed import embed
 from geoview.errors import ConfigError, EncoderError, IndexNotFoundError, OutputExistsError, RegionError
 from geoview.geo import cells
 from geoview.geo.regions import Region
-from geoview.index import build as build_module
-from geoview.index import store
+from geoview.index import encoding, store
 from geoview.index.build import build_index
 from geoview.index.cell_index import CellIndex
 from geoview.models.encoder import CrossViewEncoder
@@ -230,7 +229,7 @@ def test_a_damaged_encoder_is_replaced(tmp_path, kit, encoder_folder, ortho, ind
 
 def cut_off(encoder_folder, ortho, out, region, monkeypatch, *, after, **changes):
     """Stops a build at a chip, in blocks of 8 cells."""
-    monkeypatch.setattr(build_module, "_BLOCK_CELLS", 8)
+    monkeypatch.setattr(encoding, "_BLOCK_CELLS", 8)
     source = Watched(tiles.open_source(ortho), stop_at=after)
     config = settings_for(encoder_folder, ortho, out, **changes)
     with pytest.raises(KeyboardInterrupt):
@@ -258,9 +257,9 @@ def test_an_unfinished_build_goes_on_where_it_stopped(tmp_path, encoder_folder, 
 
 @pytest.mark.parametrize("many", [1, 20])
 def test_processes_cut_the_chips_of_many_cells(tmp_path, kit, encoder_folder, ortho, index_folder, monkeypatch, many):
-    monkeypatch.setattr(build_module, "_MANY_CHIPS", many)
-    monkeypatch.setattr(build_module, "_STRETCH_CHIPS", 5)
-    monkeypatch.setattr(build_module, "_BLOCK_CELLS", 8)
+    monkeypatch.setattr(encoding, "_MANY_CHIPS", many)
+    monkeypatch.setattr(encoding, "_STRETCH_CHIPS", 5)
+    monkeypatch.setattr(encoding, "_BLOCK_CELLS", 8)
     index = kit.build(encoder_folder, ortho, tmp_path / "index", num_workers=2)
     found, wanted = columns(index), columns(CellIndex.open(index_folder))
     assert all(np.array_equal(found[name], wanted[name]) for name in wanted if name != "aerial")
@@ -270,9 +269,9 @@ def test_processes_cut_the_chips_of_many_cells(tmp_path, kit, encoder_folder, or
 def test_a_build_goes_on_after_a_process_of_its_has_died(
     tmp_path, kit, encoder_folder, ortho, index_folder, monkeypatch
 ):
-    monkeypatch.setattr(build_module, "_MANY_CHIPS", 1)
-    monkeypatch.setattr(build_module, "_STRETCH_CHIPS", 5)
-    monkeypatch.setattr(build_module, "_BLOCK_CELLS", 8)
+    monkeypatch.setattr(encoding, "_MANY_CHIPS", 1)
+    monkeypatch.setattr(encoding, "_STRETCH_CHIPS", 5)
+    monkeypatch.setattr(encoding, "_BLOCK_CELLS", 8)
     cut, asked = tiles.ChipProcesses.chips, []
 
     def counted(self, latlon_deg, *args):
@@ -323,7 +322,7 @@ def test_a_damaged_block_is_made_again(tmp_path, kit, encoder_folder, ortho, dis
     """Whatever a bit of the journal turns into: the block is read as it was, or not at all."""
     out = tmp_path / "index"
     # Four cells of the first shard: a block of three is finished, the second stops.
-    monkeypatch.setattr(build_module, "_BLOCK_CELLS", 3)
+    monkeypatch.setattr(encoding, "_BLOCK_CELLS", 3)
     source = Watched(tiles.open_source(ortho), stop_at=4)
     config = settings_for(encoder_folder, ortho, out)
     with pytest.raises(KeyboardInterrupt):
@@ -331,19 +330,19 @@ def test_a_damaged_block_is_made_again(tmp_path, kit, encoder_folder, ortho, dis
     (block,) = out.glob("build/*/*.npz")
     ids = disc.cells(16)[:3]
     sound = block.read_bytes()
-    wanted = build_module._read_block(block, ids)
+    wanted = encoding._read_block(block, ids)
     assert len(wanted) == 3
-    assert build_module._read_block(block, ids[:2]) is None
+    assert encoding._read_block(block, ids[:2]) is None
     unread = 0
     for at in range(0, len(sound), 3):
         block.write_bytes(sound[:at] + bytes([sound[at] ^ (1 << at % 8)]) + sound[at + 1 :])
-        rows = build_module._read_block(block, ids)
+        rows = encoding._read_block(block, ids)
         unread += rows is None
         assert rows is None or np.array_equal(rows.aerial, wanted.aerial)
     assert unread > 50
     for length in range(0, len(sound), 31):
         block.write_bytes(sound[:length])
-        assert build_module._read_block(block, ids) is None
+        assert encoding._read_block(block, ids) is None
     index = kit.build(encoder_folder, ortho, out, disc)
     assert np.array_equal(index.cell_ids(), disc.cells(16))
     assert index.verify() == []
@@ -374,7 +373,7 @@ def test_a_raster_that_fails_half_way_stays_named_after_a_restart(
     imagery = tmp_path / "imagery.yaml"
     imagery.write_text(f"sources:\n- uri: {ortho}\n- uri: {late}\n  date: 2020\n")
     out = tmp_path / "index"
-    monkeypatch.setattr(build_module, "_BLOCK_CELLS", 3)
+    monkeypatch.setattr(encoding, "_BLOCK_CELLS", 3)
     config = settings_for(encoder_folder, imagery, out)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", tiles.SkippedRasterWarning)

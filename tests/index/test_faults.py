@@ -20,7 +20,7 @@ from geoview.errors import BusyError, EncoderError, IndexCorruptError, IndexNotF
 from geoview.files import exclusive
 from geoview.geo.regions import Region
 from geoview.index import build as build_module
-from geoview.index import store
+from geoview.index import encoding, store
 from geoview.index.build import build_index
 from geoview.index.cell_index import CellIndex
 from geoview.models.encoder import CrossViewEncoder
@@ -32,10 +32,10 @@ STATION = f"""
 import json, os, resource, signal, sys
 import torch
 from geoview import cli, files
-from geoview.index import build, shards, store
+from geoview.index import build, encoding, shards, store
 
 torch.set_num_threads(1)
-build._BLOCK_CELLS = {BLOCK_CELLS}
+encoding._BLOCK_CELLS = {BLOCK_CELLS}
 
 
 def stop(*_):
@@ -47,7 +47,7 @@ def pause():
 
 
 def arm(moment):
-    blocks, block, savez, write_json = 0, build._Build._kept, build.np.savez, store.write_json
+    blocks, block, savez, write_json = 0, encoding.Encoding._kept, encoding.np.savez, store.write_json
 
     def after_a_block(self, *args):
         nonlocal blocks
@@ -69,9 +69,9 @@ def arm(moment):
         case "never":
             pass
         case "block finished" | "pause":
-            build._Build._kept = after_a_block
+            encoding.Encoding._kept = after_a_block
         case "block half written":
-            build.np.savez = half_a_block
+            encoding.np.savez = half_a_block
         case "shard written, not renamed":
             shards.sync = stop
         case "shard finished":
@@ -196,7 +196,7 @@ def old(tmp_path, index_folder):
 
 def go_on(encoder_folder, ortho, out, region, monkeypatch, overwrite=False):
     """Runs the same build in this process; returns the index and the number of chips cut for it."""
-    monkeypatch.setattr(build_module, "_BLOCK_CELLS", BLOCK_CELLS)
+    monkeypatch.setattr(encoding, "_BLOCK_CELLS", BLOCK_CELLS)
     source, cut = tiles.open_source(ortho), []
     chip = source.chip
     monkeypatch.setattr(type(source), "chip", lambda self, *args, **kwargs: cut.append(1) or chip(*args, **kwargs))

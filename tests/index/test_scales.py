@@ -17,8 +17,7 @@ from geoview.embed import embed
 from geoview.errors import ConfigError
 from geoview.geo import cells
 from geoview.geo.regions import Region
-from geoview.index import build as build_module
-from geoview.index import store
+from geoview.index import encoding, store
 from geoview.index.build import build_index
 from geoview.index.cell_index import CellIndex
 from geoview.index.scales import around, level_of, pooled
@@ -212,7 +211,7 @@ def test_codes_do_not_depend_on_the_region(tmp_path, kit, encoder_folder, ortho,
 def test_a_build_that_was_cut_off_among_larger_chips_goes_on_there(
     tmp_path, encoder_folder, ortho, scaled, monkeypatch
 ):
-    monkeypatch.setattr(build_module, "_BLOCK_CELLS", 4)
+    monkeypatch.setattr(encoding, "_BLOCK_CELLS", 4)
     encoder, out = CrossViewEncoder.load(encoder_folder), tmp_path / "index"
     config = settings_for(encoder_folder, ortho, out, scales=[1, 2, 4])
     first = scaled.manifest.shards[0]
