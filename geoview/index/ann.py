@@ -46,9 +46,10 @@ _NUMBER_BYTES = 8
 def lists_for(n_rows: int) -> int:
     """Returns how many lists so many rows are best divided into: about four times their square root, a power of two.
 
-    With more, a query's nearest centres take longer to find than their lists to look through. With half as many, 16 to
-    28 % fewer queries are answered a second with their 10 best on codes of rendered cells, and 5 to 17 % more on codes
-    drawn in clusters (a million of each, both ways by FAISS: benchmarks/frontier.py).
+    With more, a query's nearest centres take longer to find than their lists to look through. With half as many, 15 to
+    33 % fewer queries are answered a second with their 10 best on codes of rendered cells, 14 % fewer to 14 % more with
+    their 100 best; on codes drawn in clusters, 22 to 26 % more, and 4 % fewer to 16 % more (a million of each, both
+    ways by FAISS: benchmarks/frontier.py).
     """
     return int(2 ** np.clip(np.round(np.log2(4 * np.sqrt(max(1, n_rows)))), 4, 16))
 
