@@ -72,9 +72,14 @@ def tune(path: str | Path, config: TuneConfig, photos: NDArray[np.floating] | No
             raise ConfigError(f"{out}: holds no code to search")
         rng = np.random.default_rng(config.seed)
         queries = _made_up(index, rng) if photos is None else rng.permutation(photos)[:_QUERIES]
-        points, table = [_exact(index, queries)], None
-        dims_per_code = _finest(index, config.memory_gb)
-        if len(index) > ALWAYS_EXACT and dims_per_code:
+        exact_gb, coarsest_gb = _needed_gb(index)
+        exact_fits = config.memory_gb is None or exact_gb <= config.memory_gb
+        points, table = [_exact(index, queries)] if exact_fits else [], None
+        dims_per_code = _finest(index, config.memory_gb) if len(index) > ALWAYS_EXACT else None
+        if not (points or dims_per_code):
+            least_gb = 1.01 * min(exact_gb, coarsest_gb)  # enough, however it is rounded
+            raise ConfigError(f"{out}: cannot be searched in {config.memory_gb:g} GB; {least_gb:.3g} GB are enough")
+        if dims_per_code:
             table = _with_codec(index, dims_per_code, config, rng)
             points = _frontier([*points, *_measured(out, replace(manifest, ann=table), queries)])
         chosen = _chosen(out, points, config)
@@ -149,6 +154,15 @@ def repair(path: str | Path) -> list[str]:
 
 def _opened(path: Path, manifest: Manifest) -> CellIndex:
     return CellIndex(path, store.Commit(manifest, None), checked=False)
+
+
+def _needed_gb(index: CellIndex) -> tuple[float, float]:
+    """Returns the memory that all rows fill, and the least that lists and what they propose need, infinite for none."""
+    exact_gb = np.dtype(np.float16).itemsize * len(index) * index.manifest.dim / 1e9
+    if len(index) <= ALWAYS_EXACT:
+        return exact_gb, math.inf
+    of_lists = ann.memory_bytes(len(index), index.searched_dim, ann.lists_for(len(index)), _DIMS_PER_CODE[-1])
+    return exact_gb, of_lists / _OF_LISTS / 1e9
 
 
 def _finest(index: CellIndex, memory_gb: float | None) -> int | None:
@@ -293,10 +307,11 @@ def _chosen(path: Path, points: Sequence[Point], config: TuneConfig) -> Point:
     if met:
         return min(met, key=lambda point: point.latency_ms)
     quick = [point for point in points if point.latency_ms <= limit_ms]
-    nearest = [min(enough, key=lambda point: point.latency_ms)]
-    nearest += [max(quick, key=lambda point: point.recall)] if quick else []
-    said = " or ".join(f"recall {point.recall:.3f} in {point.latency_ms:.2f} ms" for point in nearest)
-    memory = "" if config.memory_gb is None else f" and {config.memory_gb:g} GB"
+    nearest = [min(enough, key=lambda point: point.latency_ms)] if enough else []
+    nearest += [max(quick or points, key=lambda point: point.recall)] if quick or not enough else []
+    said = " or ".join(f"recall {point.recall:.4g} in {point.latency_ms:.2f} ms" for point in nearest)
+    within = [] if config.latency_ms is None else [f"{config.latency_ms:g} ms"]
+    within += [] if config.memory_gb is None else [f"{config.memory_gb:g} GB"]
     raise ConfigError(
-        f"{path}: recall {config.recall:g} within {config.latency_ms:g} ms{memory} cannot be had here; there is {said}"
+        f"{path}: recall {config.recall:g} within {' and '.join(within)} cannot be had here; there is {said}"
     )

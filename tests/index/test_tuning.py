@@ -173,6 +173,29 @@ def test_memory_decides_how_fine_codes_are(plain, tmp_path):
     assert table.wish["memory_gb"] == memory_gb
 
 
+def test_all_rows_are_searched_only_where_memory_has_room_for_them(plain, tmp_path):
+    shutil.copytree(plain, tmp_path / "index")
+    rows_gb = 2 * DIM * len(CellIndex.open(plain)) / 1e9
+    assert tuning.tune(tmp_path / "index", TuneConfig(recall=1.0, memory_gb=rows_gb))[0].n_probe == 0
+    with pytest.raises(ConfigError, match=r"recall 1 within .* GB cannot be had here; there is recall 0\.\d+ in"):
+        tuning.tune(tmp_path / "index", TuneConfig(recall=1.0, memory_gb=0.99 * rows_gb))
+    with pytest.raises(ConfigError, match=r"recall 1 within 1e-09 ms and .* GB cannot be had here; there is recall 0"):
+        tuning.tune(tmp_path / "index", TuneConfig(recall=1.0, memory_gb=0.99 * rows_gb, latency_ms=1e-9))
+    assert tuning.tune(tmp_path / "index", TuneConfig(recall=0.5, memory_gb=0.99 * rows_gb))[0].n_probe > 0
+
+
+@pytest.mark.parametrize("is_small", [False, True])
+def test_memory_that_nothing_can_be_searched_in_is_told_with_what_is_enough(plain, tmp_path, monkeypatch, is_small):
+    shutil.copytree(plain, tmp_path / "index")
+    if is_small:
+        monkeypatch.setattr(tuning, "ALWAYS_EXACT", 10**6)
+    with pytest.raises(ConfigError, match=r"cannot be searched in 1e-09 GB; .* GB are enough") as refused:
+        tuning.tune(tmp_path / "index", TuneConfig(recall=0.1, memory_gb=1e-9))
+    enough_gb = float(str(refused.value).split()[-4])
+    chosen = tuning.tune(tmp_path / "index", TuneConfig(recall=0.1, memory_gb=enough_gb))[0]
+    assert (chosen.n_probe == 0) == is_small
+
+
 def test_limited_memory_holds_few_rows_and_answers_alike(tuned, tmp_path):
     limited = shutil.copytree(tuned, tmp_path / "limited")
     with store.writing(limited) as manifest:
@@ -198,7 +221,7 @@ def of_codes(folder):
 
 def test_a_wish_that_cannot_be_met_is_told_with_the_nearest_that_can(plain, tmp_path):
     shutil.copytree(plain, tmp_path / "index")
-    with pytest.raises(ConfigError, match=r"recall 1 within 1e-06 ms cannot be had here; there is recall 1\.000 in"):
+    with pytest.raises(ConfigError, match=r"recall 1 within 1e-06 ms cannot be had here; there is recall 1 in"):
         tuning.tune(tmp_path / "index", TuneConfig(recall=1.0, latency_ms=1e-6))
     assert CellIndex.open(tmp_path / "index").manifest.ann is None
     assert not CellIndex.open(tmp_path / "index").search(queries(), 3).row.min() < 0
