@@ -247,7 +247,7 @@ def main() -> None:
     result: dict[str, Any] = {
         "what": "one index on one machine, each step in a process of its own; peak_mb counts pages of mapped files",
         "dim": args.dim,
-        "threads": os.cpu_count(),
+        "threads": len(os.sched_getaffinity(0)),
         "cpu": cpu_model(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "steps": {},
