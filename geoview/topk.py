@@ -388,12 +388,9 @@ def top_k_of(
     scores[order] = found
     scores[~np.isfinite(scores)] = -np.inf
     products = scores.reshape(candidates.shape)
-    largest = np.argpartition(-products, min(k, n) - 1, axis=1)[:, :k]
-    best = np.take_along_axis(products, largest, 1)
-    rows = np.where(np.isneginf(best), -1, np.take_along_axis(candidates, largest, 1))
-    of_all = np.full((len(q), k), -1, np.int64), np.full((len(q), k), -np.inf, np.float32)
-    of_all[0][:, :n], of_all[1][:, :n] = _in_order(rows, best, k)
-    return of_all
+    best = np.full((len(q), k), -1, np.int64), np.full((len(q), k), -np.inf, np.float32)
+    best[0][:, :n], best[1][:, :n] = _in_order(np.where(np.isneginf(products), -1, candidates), products, k)
+    return best
 
 
 def merged_top_k(
@@ -409,9 +406,9 @@ def _in_order(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Returns the best k of rows and scores, (Q, n) each, best first, equal scores by row."""
     best = np.argsort(-scores, axis=1)
-    ordered = np.take_along_axis(scores, best, 1)
+    ordered = np.take_along_axis(scores, best[:, : k + 1], 1)
     # Few tie, and those are put in order on their own.
-    tied = (ordered[:, 1:] == ordered[:, :-1]).any(axis=1)
+    tied = ((ordered[:, 1:] == ordered[:, :-1]) & np.isfinite(ordered[:, 1:])).any(axis=1)
     best[tied] = np.lexsort((rows[tied], -scores[tied]), axis=1)
     best = best[:, :k]
     return np.take_along_axis(rows, best, 1), np.take_along_axis(scores, best, 1)

@@ -258,6 +258,14 @@ def test_candidates_that_tie_come_in_the_order_of_the_rows():
     assert scores.tolist() == [[2.0, 2.0, 2.0]]
 
 
+def test_of_candidates_that_tie_for_the_last_place_the_first_row_has_it():
+    vectors = np.ones((100, 2), np.float32)
+    vectors[[3, 50]] = 2.0
+    candidates = np.random.default_rng(0).permutation(100)[None].repeat(5, axis=0)
+    rows, _ = top_k_of(np.ones((5, 2)), candidates, vectors.__getitem__, 4)
+    assert rows.tolist() == [[3, 50, 0, 1]] * 5
+
+
 @pytest.mark.filterwarnings("error", "default::ResourceWarning")
 def test_a_candidate_that_is_not_finite_is_never_returned():
     vectors = np.array([[np.nan, 1], [np.inf, 1], [1, 1], [np.inf, -np.inf]], np.float32)
