@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ REGION_M = 400.0
 
 
 class Server(ThreadingHTTPServer):
-    """Serves a folder as S3 serves buckets, and as a web server with ranges does: GET and HEAD, no listing.
+    """Serves a folder as S3 and GCS serve buckets, and as a web server with ranges does: GET and HEAD, no listing.
 
     Attributes:
         folder: What it serves; its folders are the buckets.
@@ -67,7 +68,7 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def do_GET(self):
-        file = self.server.folder / self.path.lstrip("/")
+        file = self.server.folder / unquote(self.path).lstrip("/")  # GCS is asked with all but letters quoted
         if self.server.denies:
             return self.answer(403, b"<Error><Code>AccessDenied</Code></Error>")
         if not file.is_file():
@@ -87,9 +88,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, code, content, headers=()):
         if self.command == "GET":
-            self.server.served.append((self.path, len(content)))
+            self.server.served.append((unquote(self.path), len(content)))
         self.send_response(code)
-        told = {"Content-Length": len(content), "Last-Modified": "Mon, 01 Jan 2024 00:00:00 GMT", **dict(headers)}
+        told = {"Content-Length": len(content), "Last-Modified": "Mon, 01 Jan 2024 00:00:00 GMT", "ETag": '"a"'}
+        told |= dict(headers)
         for name, value in told.items():
             self.send_header(name, str(value))
         self.end_headers()
@@ -134,7 +136,11 @@ def server(tmp_path, bucket, monkeypatch):
     """A server with copies of all indexes, which may be changed, and a cache of its own."""
     shutil.copytree(bucket, tmp_path / "served" / "bucket")
     with Server(tmp_path / "served") as server:
+        account = {"gcs_base_url": server.url, "disable_oauth": True}  # as GCS's emulators are reached
+        account |= dict.fromkeys(("client_email", "private_key", "private_key_id"), "")
+        (tmp_path / "account.json").write_text(json.dumps(account))
         for name, value in {
+            "GOOGLE_SERVICE_ACCOUNT": str(tmp_path / "account.json"),
             "AWS_ENDPOINT_URL": server.url,
             "AWS_ACCESS_KEY_ID": "key",
             "AWS_SECRET_ACCESS_KEY": "secret",
@@ -174,10 +180,10 @@ def assert_answers_alike(one, other, region):
         np.testing.assert_allclose(here.score, there.score, atol=1e-6)
 
 
-@pytest.mark.parametrize("scheme", ["s3", "http"])
+@pytest.mark.parametrize("scheme", ["s3", "gs", "http"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_answers_are_those_of_the_index_on_disk(server, bucket, kind, scheme):
-    address = f"s3://bucket/{kind}" if scheme == "s3" else f"{server.url}/bucket/{kind}/"
+    address = f"{server.url}/bucket/{kind}/" if scheme == "http" else f"{scheme}://bucket/{kind}"
     with CellIndex.open(bucket / kind) as disk, CellIndex.open(address, checked=kind == "plain") as index:
         assert index.manifest == disk.manifest
         assert_answers_alike(disk, index, small_region(disk))
@@ -505,18 +511,21 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(server, tmp_path, gene
     assert not (tmp_path / "cache/geoview/mine").exists()
 
 
-@pytest.mark.parametrize("address", ["s3://bucket/nothing", "s3://nowhere/index", "HTTP/bucket/nothing"])
+@pytest.mark.parametrize(
+    "address", ["s3://bucket/nothing", "s3://nowhere/index", "gs://bucket/nothing", "HTTP/bucket/nothing"]
+)
 def test_where_no_index_is(server, address):
     address = address.replace("HTTP", server.url)
     with pytest.raises(IndexNotFoundError, match=f"^{address}: no index at this address"):
         CellIndex.open(address)
 
 
-def test_a_server_that_denies_is_told(server, capsys):
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_a_server_that_denies_is_told(server, capsys, scheme):
     server.denies = True
-    assert main(["index", "info", "s3://bucket/plain"]) == 2
+    assert main(["index", "info", f"{scheme}://bucket/plain"]) == 2
     told = capsys.readouterr().err.strip()
-    assert told.startswith("geoview: s3://bucket/plain/manifest.json: cannot be read (")
+    assert told.startswith(f"geoview: {scheme}://bucket/plain/manifest.json: cannot be read (")
     assert "AccessDenied" in told
     assert "; credentials come from the environment" in told
     assert "\n" not in told
@@ -530,10 +539,10 @@ def test_a_server_that_is_down_is_told(server):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("scheme", ["s3", "http"])
+@pytest.mark.parametrize("scheme", ["s3", "gs", "http"])
 def test_a_server_without_ranges_is_told(server, scheme):
     server.has_ranges = False
-    address = "s3://bucket/plain" if scheme == "s3" else f"{server.url}/bucket/plain"
+    address = f"{server.url}/bucket/plain" if scheme == "http" else f"{scheme}://bucket/plain"
     index = CellIndex.open(address)
     region = small_region(index)
     with pytest.raises(IndexUnreachableError, match=rf"^{address}/shards/.*/aerial/c/0/0: cannot be read .*[Rr]ange"):
