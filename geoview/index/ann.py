@@ -36,9 +36,11 @@ _TRAINING_ROUNDS = 10
 # Of so many queries, a small share of the centres are found sooner by our own search than by FAISS's: by one thread of
 # a processor with a matrix unit.
 _QUERIES, _NEAREST = 256, 1 / 128
-# FAISS 1.15 compares up to so many elements of queries with centres one query after the other, 128,000 unless it is
-# told. A product of matrices is faster from 800 a thread on: https://github.com/facebookresearch/faiss/pull/5109.
-faiss.cvar.distance_compute_blas_threshold = 800 * faiss.omp_get_max_threads()
+# FAISS 1.15 compares up to 128,000 elements of queries with centres one query after the other. A product of matrices is
+# faster from 800 a thread on (https://github.com/facebookresearch/faiss/pull/5109). Versions before counted 20 queries.
+faiss.cvar.distance_compute_blas_threshold = min(
+    faiss.cvar.distance_compute_blas_threshold, 800 * faiss.omp_get_max_threads()
+)
 # FAISS keeps a row's number, 64 bits, beside its code.
 _NUMBER_BYTES = 8
 
