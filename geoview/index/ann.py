@@ -37,7 +37,7 @@ _TRAINING_ROUNDS = 10
 # a processor with a matrix unit.
 _QUERIES, _NEAREST = 256, 1 / 128
 # FAISS 1.15 compares up to 128,000 elements of queries with centres one query after the other. A product of matrices is
-# faster from 800 a thread on (https://github.com/facebookresearch/faiss/pull/5109). Versions before counted 20 queries.
+# faster from 800 a thread on (https://github.com/facebookresearch/faiss/pull/5109). What is below that stays as it is.
 faiss.cvar.distance_compute_blas_threshold = min(
     faiss.cvar.distance_compute_blas_threshold, 800 * faiss.omp_get_max_threads()
 )
