@@ -150,13 +150,16 @@ class Shard:
 
         Raises:
             IndexCorruptError: The file is missing or truncated, or has another number of rows.
+            IndexError: There is no such row.
         """
         column = self._column(name)
         if out is None and not isinstance(rows, slice) and len(rows) and (np.diff(rows) == 1).all():
             rows = slice(int(rows[0]), int(rows[-1]) + 1)
         try:
             if isinstance(column, np.ndarray) and not isinstance(rows, slice):
-                # Copies rows whole, as indexing does not; clips, as to raise would take a copy more.
+                if len(rows) and (rows.min() < 0 or rows.max() >= len(column)):
+                    raise IndexError(f"{name} has {len(column)} rows, none {rows.min()} to {rows.max()}")
+                # Copies rows whole, as indexing does not; NumPy's own check would copy them once more.
                 return column.take(rows, axis=0, out=out, mode="clip")
             sliced = isinstance(rows, slice) or isinstance(column, RemoteRows)
             taken: NDArray[Any] = column[rows] if sliced else column.oindex[rows]

@@ -55,7 +55,17 @@ def test_rows_are_taken_by_number_in_any_order(tmp_path, compressed):
         rows = np.array(rows, np.int64)
         for name in ("code", "cell"):
             assert np.array_equal(shard.take(name, rows), content[name][rows])
+            out = np.empty_like(content[name][: len(rows)])
+            assert shard.take(name, rows, out) is out
+            assert np.array_equal(out, content[name][rows])
     assert np.array_equal(shard.take("code", slice(100, 200)), content["code"][100:200])
+
+
+@pytest.mark.parametrize("row", [-1, 9000])
+def test_rows_that_there_are_not_are_no_others(tmp_path, row):
+    _, opened = written(tmp_path / "shard", 9000)
+    with pytest.raises(IndexError, match="9000 rows"):
+        opened().take("code", np.array([3, row]))
 
 
 @pytest.mark.parametrize("compressed", [False, True])
