@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import inspect
 import sys
+from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from importlib.metadata import version
 from itertools import takewhile
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import jsonargparse
@@ -52,104 +54,56 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--verbose", action="store_true", help="show where in the code an error arose")
     verbs = parser.add_subcommands(required=True, dest="subcommand")
 
-    demo = _verb("the whole story on a made-up region: render and index it, locate photos of it, count what is right")
-    demo.add_argument("--config", action=ActionConfigFile, help="YAML file; flags override it")
-    _add(demo, DemoConfig)
-    verbs.add_subcommand("demo", demo, help=demo.description)
-
-    train = _verb("train an encoder on pairs of pictures, or go on with a run that was cut off")
-    train.add_argument("--config", action=ActionConfigFile, help="YAML file; flags override it")
-    _add(train, TrainConfig)
-    verbs.add_subcommand("train", train, help=train.description)
-
-    index = ArgumentParser(description="make and check indexes")
-    verbs.add_subcommand("index", index, help=index.description)
-    steps = index.add_subcommands(required=True, dest="subcommand")
-    build = _verb("cover a region with cells and give each a code, or go on with a build that was cut off")
-    build.add_argument("--config", action=ActionConfigFile, help="YAML file; flags override it")
-    _add(build, BuildConfig)
-    steps.add_subcommand("build", build, help=build.description)
-    add = _verb("add imagery of another date or ground, or ground photos, to an index")
-    add.add_argument("index", type=str, help="index folder")
-    add.add_argument("--config", action=ActionConfigFile, help="YAML file; flags override it")
-    _add(add, AddConfig)
-    steps.add_subcommand("add", add, help=add.description)
-    remove = _verb("take cells or ground photos out of an index")
-    remove.add_argument("index", type=str, help="index folder")
-    _add(remove, RemoveConfig)
-    steps.add_subcommand("remove", remove, help=remove.description)
-    merge = _verb("make one index of two of the same encoder")
-    merge.add_argument("first", type=str, help="index folder")
-    merge.add_argument("second", type=str, help="index folder, whose codes count where both have one")
-    merge.add_argument("--out", type=str, required=True, help="index folder to write")
-    steps.add_subcommand("merge", merge, help=merge.description)
-    tune = _verb("make an index fast to search, as far as wished, and measure what that costs")
-    tune.add_argument("index", type=str, help="index folder")
-    _add(tune, TuneConfig)
-    steps.add_subcommand("tune", tune, help=tune.description)
-    calibrate = _verb("make scores probabilities, and teach an index when a photo is of elsewhere")
-    calibrate.add_argument("index", type=str, help="index folder")
-    _add(calibrate, CalibrateConfig)
-    steps.add_subcommand("calibrate", calibrate, help=calibrate.description)
-    for name, help_ in (
-        ("info", "tell what an index holds, as JSON"),
-        ("verify", "read everything and compare it with what was written"),
-        ("vacuum", "remove what has been replaced and nobody reads any more"),
-    ):
-        step = _verb(help_)
-        step.add_argument("index", type=str, help=f"index folder{'' if name == 'vacuum' else ' or address'}")
-        if name == "verify":
-            step.add_argument(
-                "--repair", action="store_true", help="make what can be made from the codes anew: short codes and lists"
-            )
-        steps.add_subcommand(name, step, help=help_)
-
-    locate = _verb("tell where photos were taken")
-    locate.add_argument(
-        "photos", type=str, nargs="+", help="photos, folders of photos, or CSV tables with a column `path`"
+    _add_verb(
+        verbs,
+        "demo",
+        "the whole story on a made-up region: render and index it, locate photos of it, count what is right",
+        DemoConfig,
+        file=True,
     )
-    locate.add_argument("--config", action=ActionConfigFile, help="YAML file; flags override it")
-    _add(locate, LocateConfig)
-    verbs.add_subcommand("locate", locate, help=locate.description)
-
-    evaluate = _verb("score an encoder on a data set, or an index on photos of known position")
-    evaluate.add_argument("--config", action=ActionConfigFile, help="YAML file; flags override it")
-    _add(evaluate, EvaluateConfig)
-    verbs.add_subcommand("evaluate", evaluate, help=evaluate.description)
-
-    benchmark = _verb("train and score by a job file, unattended, beside what is published")
-    benchmark.add_argument("job", type=str, help="job file, such as benchmarks/jobs/cvusa.yaml")
-    _add(benchmark, BenchmarkConfig)
-    verbs.add_subcommand("benchmark", benchmark, help=benchmark.description)
-
-    serve = _verb("answer over HTTP, with a page to ask from")
-    serve.add_argument("--config", action=ActionConfigFile, help="YAML file; flags override it")
-    _add(serve, ServeConfig)
-    verbs.add_subcommand("serve", serve, help=serve.description)
-
-    rendering = ArgumentParser(description="make regions up, and take street photos of them or of real places")
-    verbs.add_subcommand("render", rendering, help=rendering.description)
-    steps = rendering.add_subcommands(required=True, dest="subcommand")
-    for name, help_, kind in (
-        (
-            "region",
-            "make a region up: orthophotos of two dates, heights, outlines and street photos",
-            RenderRegionConfig,
-        ),
-        ("photos", "take street photos of real places", RenderPhotosConfig),
-        ("dataset", "make up a benchmark set in a published layout", RenderDatasetConfig),
-    ):
-        step = _verb(help_)
-        step.add_argument("--config", action=ActionConfigFile, help="YAML file; flags override it")
-        _add(step, kind)
-        steps.add_subcommand(name, step, help=help_)
-
-    info = _verb("tell what an encoder, index, training run, photo or imagery source is, as JSON")
-    info.add_argument(
-        "path", type=str, nargs="?", help="file or folder, or the address of an index; without it, what geoview runs on"
-    )
-    verbs.add_subcommand("info", info, help=info.description)
+    said = "train an encoder on pairs of pictures, or go on with a run that was cut off"
+    _add_verb(verbs, "train", said, TrainConfig, file=True)
+    _add_verbs_of_indexes(_add_group(verbs, "index", "make and check indexes"))
+    photos = {"nargs": "+", "help": "photos, folders of photos, or CSV tables with a column `path`"}
+    _add_verb(verbs, "locate", "tell where photos were taken", LocateConfig, file=True, given={"photos": photos})
+    said = "score an encoder on a data set, or an index on photos of known position"
+    _add_verb(verbs, "evaluate", said, EvaluateConfig, file=True)
+    said, job = "train and score by a job file, unattended, beside what is published", "benchmarks/jobs/cvusa.yaml"
+    _add_verb(verbs, "benchmark", said, BenchmarkConfig, given={"job": {"help": f"job file, such as {job}"}})
+    _add_verb(verbs, "serve", "answer over HTTP, with a page to ask from", ServeConfig, file=True)
+    made = _add_group(verbs, "render", "make regions up, and take street photos of them or of real places")
+    said = "make a region up: orthophotos of two dates, heights, outlines and street photos"
+    _add_verb(made, "region", said, RenderRegionConfig, file=True)
+    _add_verb(made, "photos", "take street photos of real places", RenderPhotosConfig, file=True)
+    _add_verb(made, "dataset", "make up a benchmark set in a published layout", RenderDatasetConfig, file=True)
+    said = "tell what an encoder, index, training run, photo or imagery source is, as JSON"
+    path = "file or folder, or the address of an index; without it, what geoview runs on"
+    _add_verb(verbs, "info", said, given={"path": {"nargs": "?", "help": path}})
     return parser
+
+
+def _add_verbs_of_indexes(verbs: Any) -> None:
+    folder, place = {"index": {"help": "index folder"}}, {"index": {"help": "index folder or address"}}
+    said = "cover a region with cells and give each a code, or go on with a build that was cut off"
+    _add_verb(verbs, "build", said, BuildConfig, file=True)
+    said = "add imagery of another date or ground, or ground photos, to an index"
+    _add_verb(verbs, "add", said, AddConfig, file=True, given=folder)
+    _add_verb(verbs, "remove", "take cells or ground photos out of an index", RemoveConfig, given=folder)
+    both: dict[str, dict[str, Any]] = {
+        "first": {"help": "index folder"},
+        "second": {"help": "index folder, whose codes count where both have one"},
+        "--out": {"required": True, "help": "index folder to write"},
+    }
+    _add_verb(verbs, "merge", "make one index of two of the same encoder", given=both)
+    said = "make an index fast to search, as far as wished, and measure what that costs"
+    _add_verb(verbs, "tune", said, TuneConfig, given=folder)
+    said = "make scores probabilities, and teach an index when a photo is of elsewhere"
+    _add_verb(verbs, "calibrate", said, CalibrateConfig, given=folder)
+    _add_verb(verbs, "info", "tell what an index holds, as JSON", given=place)
+    said = "make what can be made from the codes anew: short codes and lists"
+    repair: dict[str, Any] = {"--repair": {"action": "store_true", "help": said}}
+    _add_verb(verbs, "verify", "read everything and compare it with what was written", given=place | repair)
+    _add_verb(verbs, "vacuum", "remove what has been replaced and nobody reads any more", given=folder)
 
 
 def config_of(kind: type[Any], arguments: Namespace) -> Any:
@@ -191,8 +145,31 @@ class _Several(argparse.Action):
         self._given = True
 
 
-def _verb(description: str) -> ArgumentParser:
-    return ArgumentParser(description=description)
+def _add_group(verbs: Any, name: str, description: str) -> Any:
+    """Adds a verb that is followed by another; returns where to add those."""
+    parser = ArgumentParser(description=description)
+    verbs.add_subcommand(name, parser, help=description)
+    return parser.add_subcommands(required=True, dest="subcommand")
+
+
+def _add_verb(
+    verbs: Any,
+    name: str,
+    description: str,
+    kind: type[Any] | None = None,
+    *,
+    file: bool = False,
+    given: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> None:
+    """Adds a verb with the flags of its config, which a file may set, too, after what else it is given."""
+    parser = ArgumentParser(description=description)
+    for argument, how in given.items():
+        parser.add_argument(argument, **how if "action" in how else {"type": str, **how})
+    if file:
+        parser.add_argument("--config", action=ActionConfigFile, help="YAML file; flags override it")
+    if kind is not None:
+        _add(parser, kind)
+    verbs.add_subcommand(name, parser, help=description)
 
 
 def _add(parser: ArgumentParser, kind: type[Any]) -> None:
