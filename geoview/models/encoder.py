@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from geoview.config import AerialView, EncoderConfig, GroundView, PlanView, Seen
 from geoview.errors import EncoderError, OutputExistsError, UnsafeFileError
 from geoview.files import write_binary, write_json
+from geoview.models.depthwise import with_fast_gradients
 from geoview.models.heads import make_head
 from geoview.models.weights import backbone_state, logit_scale, read_state_dict
 
@@ -365,7 +366,7 @@ def _timm_model(name: str, args: dict[str, Any]) -> nn.Module:
         model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **args)
     except (TypeError, ValueError, LookupError, RuntimeError, AssertionError) as error:
         raise EncoderError(f"timm model {name!r} does not take {args}: {error}") from error
-    return model
+    return with_fast_gradients(model)
 
 
 def _features(backbone: nn.Module, x: Tensor) -> Tensor:
