@@ -216,7 +216,8 @@ def _train(task: ContrastiveTask, held_out: PairPictures, out: Path, config: Tra
     trainer = lightning.Trainer(
         accelerator="gpu" if device.type == "cuda" else device.type,
         devices=one if config.processes == 1 else config.processes,
-        strategy="auto" if config.processes == 1 else DDPStrategy(timeout=_PATIENCE),
+        # A backbone's own pooling has weights that no gradient reaches where a head stands in for it.
+        strategy="auto" if config.processes == 1 else DDPStrategy(timeout=_PATIENCE, find_unused_parameters=True),
         precision=_PRECISIONS[resolve_precision(config.precision, device)],
         max_steps=config.optimiser.steps,
         max_epochs=-1,

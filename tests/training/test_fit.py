@@ -68,7 +68,8 @@ def config(tmp_path, ortho) -> TrainConfig:
 
 
 def weights(config: TrainConfig) -> dict[str, torch.Tensor]:
-    return load_file(Path(config.out) / "encoder" / "model.safetensors")
+    files = sorted((Path(config.out) / "encoder").glob("*.safetensors"))
+    return {key: tensor for file in files for key, tensor in load_file(file).items()}
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -487,8 +488,10 @@ def test_a_run_in_micro_batches_ends_with_the_same_weights(config, tmp_path):
     assert close(weights(whole), weights(kept))
 
 
-def test_two_processes_end_with_the_weights_of_one(config, tmp_path):
-    one, two = plain(config), replace(plain(config), out=str(tmp_path / "two"), processes=2)
+@pytest.mark.parametrize("head", ["mean", "grid"])
+def test_two_processes_end_with_the_weights_of_one(config, head, tmp_path):
+    one = plain(replace(config, encoder=replace(config.encoder, head=head, head_size=4)))
+    two = replace(one, out=str(tmp_path / "two"), processes=2)
     fit(one)
     (tmp_path / "two.yaml").write_text(yaml.safe_dump(asdict(two)))
     command = [sys.executable, "-m", "geoview", "train", "--config", str(tmp_path / "two.yaml")]
