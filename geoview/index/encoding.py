@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -101,8 +102,11 @@ class Encoding:
         """Keeps a block in the journal."""
         write_json(self.journal / "skipped.json", self.skipped())
         arrays: dict[str, Any] = {f.name: getattr(rows, f.name) for f in fields(rows)}
+        # Not straight into the file: of a disk that is full, zipfile has more to say than one line.
+        whole = BytesIO()
+        np.savez(whole, **arrays)
         with write_binary(path) as file:
-            np.savez(file, **arrays)
+            file.write(whole.getbuffer())
         return rows
 
     def _encoded(self, blocks: Sequence[NDArray[np.uint64]], scale: int, bar: tqdm[Any]) -> Generator[store.Rows]:

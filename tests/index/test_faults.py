@@ -29,7 +29,7 @@ BLOCK_CELLS = 3
 # Runs commands in processes of their own, each of which stops itself (SIGKILL or SIGSTOP) at a moment of the build.
 # They are forked from one process that has imported everything: that takes seconds.
 STATION = f"""
-import json, os, resource, signal, sys
+import contextlib, io, json, os, resource, signal, sys
 import torch
 from geoview import cli, files
 from geoview.index import build, encoding, shards, store
@@ -47,7 +47,7 @@ def pause():
 
 
 def arm(moment):
-    blocks, block, savez, write_json = 0, encoding.Encoding._kept, encoding.np.savez, store.write_json
+    blocks, block, write_json = 0, encoding.Encoding._kept, store.write_json
 
     def after_a_block(self, *args):
         nonlocal blocks
@@ -56,10 +56,14 @@ def arm(moment):
             pause() if moment == "pause" else stop()
         return rows
 
-    def half_a_block(file, **arrays):
-        savez(file, **arrays)
-        file.truncate(file.tell() // 2)
-        stop()
+    @contextlib.contextmanager
+    def half_a_block(path):
+        whole = io.BytesIO()
+        yield whole
+        with files.write_binary(path) as file:
+            file.write(whole.getvalue()[: whole.tell() // 2])
+            file.flush()
+            stop()
 
     def before_the_rename(path, content):
         files._flush = stop
@@ -71,7 +75,7 @@ def arm(moment):
         case "block finished" | "pause":
             encoding.Encoding._kept = after_a_block
         case "block half written":
-            encoding.np.savez = half_a_block
+            encoding.write_binary = half_a_block
         case "shard written, not renamed":
             shards.sync = stop
         case "shard finished":
