@@ -340,7 +340,8 @@ class TrainConfig:
         prototypes: Prototypes to learn beside the encoder, for `geoview index build --prototypes`.
         seed: Of everything that is drawn.
         device: `auto`, `cpu`, `cuda`.
-        processes: How many share each batch, a GPU each where there are; negatives come from all of it.
+        processes: How many share each batch, a GPU each where there are, else the threads; negatives come from all of
+            it.
         precision: `auto` is bfloat16 where the device multiplies it faster, float32 elsewhere.
         num_workers: Processes that read pictures ahead of the model; 0 reads them in the training process.
         checkpoint_every_steps: A run that was killed repeats at most this many batches. After as many, the pairs held

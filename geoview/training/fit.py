@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -231,7 +232,19 @@ def _train(task: ContrastiveTask, held_out: PairPictures, out: Path, config: Tra
         default_root_dir=out,
     )
     checkpoint = out / _CHECKPOINT
-    trainer.fit(task, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
+    with _own_threads(config.processes) if device.type == "cpu" else nullcontext():
+        trainer.fit(task, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
+
+
+@contextmanager
+def _own_threads(processes: int) -> Iterator[None]:
+    """Shares the threads of torch among processes: each believes that the machine is its own."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // processes))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _inference(config: TrainConfig) -> InferenceConfig:

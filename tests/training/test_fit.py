@@ -503,6 +503,23 @@ def test_two_processes_end_with_the_weights_of_one(config, head, tmp_path):
     assert float(rows[0][-1]["loss"]) == pytest.approx(float(rows[1][-1]["loss"]), abs=1e-3)
 
 
+def test_processes_share_the_threads_of_a_cpu(config, monkeypatch):
+    from geoview.training.fit import lightning
+
+    asked, before = [], torch.get_num_threads()
+    monkeypatch.setattr(lightning.Trainer, "fit", lambda *_, **__: asked.append(torch.get_num_threads()))
+    try:
+        torch.set_num_threads(5)
+        for processes in (1, 2, 4):
+            run = replace(config, out=f"{config.out}_{processes}", processes=processes)
+            # Of a trainer that does not train, the encoder is the one it began with.
+            fit(run)
+        assert asked == [5, 2, 1]
+        assert torch.get_num_threads() == 5
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_processes_mine_and_validate_once(shared, tmp_path):
     # Twelve panoramas in three blocks, of which one is held out.
     data = replace(shared.data, mining="similarity", mine_every_epochs=1, neighbours=3)
