@@ -45,7 +45,8 @@ from geoview.geo import cells
 from geoview.geo.sphere import distance_m
 from geoview.index import cell_index, store
 from geoview.index.cell_index import CellIndex
-from geoview.locate.localizer import EmbeddedPhoto, Localizer, Search
+from geoview.locate.embedding import EmbeddedPhoto
+from geoview.locate.localizer import Localizer, Search
 from geoview.metrics import bootstrap_interval
 from geoview.models.encoder import CrossViewEncoder, find_encoder
 from geoview.render.photos import write_shots, write_table

@@ -64,7 +64,8 @@ from geoview.index.fusion import Fusion
 from geoview.index.ground import learnt_shards, prototype_shards
 from geoview.index.manifest import PrototypeTable
 from geoview.index.prototypes import Photo, Speech, embed_photos, known_photos
-from geoview.locate.localizer import EmbeddedPhoto, Localizer, Search
+from geoview.locate.embedding import EmbeddedPhoto
+from geoview.locate.localizer import Localizer, Search
 from geoview.metrics import bootstrap_interval
 from geoview.models.encoder import CrossViewEncoder, find_encoder
 from geoview.models.prototypes import LearntPrototypes

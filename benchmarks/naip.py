@@ -45,7 +45,8 @@ from geoview.geo import cells
 from geoview.geo.sphere import distance_m
 from geoview.index.build import build_index
 from geoview.index.cell_index import CellIndex
-from geoview.locate.localizer import Localizer, PhotoView
+from geoview.locate.embedding import PhotoView
+from geoview.locate.localizer import Localizer
 from geoview.locate.posterior import cells_a_place, distinct_places
 from geoview.metrics import recall_within, wilson_interval
 from geoview.models.encoder import CrossViewEncoder

@@ -47,7 +47,8 @@ from geoview.geo.sphere import destination_deg, distance_m
 from geoview.index.build import add_to_index
 from geoview.index.cell_index import CellIndex
 from geoview.index.fusion import Fusion
-from geoview.locate.localizer import EmbeddedPhoto, Localization, Localizer, Search
+from geoview.locate.embedding import EmbeddedPhoto
+from geoview.locate.localizer import Localization, Localizer, Search
 from geoview.metrics import bootstrap_interval, brier_score, calibration_error, wilson_interval
 from geoview.models.encoder import find_encoder
 

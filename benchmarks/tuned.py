@@ -37,7 +37,8 @@ from geoview.index.build import build_index
 from geoview.index.cell_index import CellIndex
 from geoview.index.tuning import tune
 from geoview.index.upkeep import merge
-from geoview.locate.localizer import EmbeddedPhoto, Localizer, Search
+from geoview.locate.embedding import EmbeddedPhoto
+from geoview.locate.localizer import Localizer, Search
 from geoview.metrics import wilson_interval
 from geoview.models.encoder import CrossViewEncoder, find_encoder
 from geoview.render.world import STYLES

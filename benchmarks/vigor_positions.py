@@ -54,7 +54,8 @@ from geoview.geo.sphere import distance_m
 from geoview.index.build import build_index
 from geoview.index.cell_index import CellIndex
 from geoview.index.fusion import Fusion
-from geoview.locate.localizer import EmbeddedPhoto, Found, Localizer, Search
+from geoview.locate.embedding import EmbeddedPhoto
+from geoview.locate.localizer import Found, Localizer, Search
 from geoview.metrics import wilson_interval
 from geoview.models.encoder import CrossViewEncoder, find_encoder
 from geoview.render import layouts

@@ -49,8 +49,9 @@ from geoview.evaluate.calibration import calibrate
 from geoview.geo import cells
 from geoview.geo.sphere import distance_m
 from geoview.locate import evidence
+from geoview.locate.embedding import EmbeddedPhoto, PhotoView
 from geoview.locate.evidence import evidence_of
-from geoview.locate.localizer import EmbeddedPhoto, Localization, Localizer, PhotoView, Search
+from geoview.locate.localizer import Localization, Localizer, Search
 from geoview.locate.sequence import locate_sequence
 from geoview.locate.together import ALIKE, fused, locate_together
 from geoview.metrics import bootstrap_interval, brier_score, calibration_error

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from geoview.data.queries import PhotoQuery
     from geoview.geo.regions import Region
     from geoview.index.cell_index import CellIndex
-    from geoview.locate.localizer import Localization, Localizer, PhotoView
+    from geoview.locate.embedding import PhotoView
+    from geoview.locate.localizer import Localization, Localizer
 
 __all__ = ["locate"]
 
@@ -29,7 +30,8 @@ def locate(arguments: Namespace) -> int:
     from geoview.data.queries import find_queries
     from geoview.index.cell_index import CellIndex
     from geoview.locate import formats
-    from geoview.locate.localizer import Localizer, PhotoView
+    from geoview.locate.embedding import PhotoView
+    from geoview.locate.localizer import Localizer
     from geoview.locate.page import open_imagery, write_html
 
     out = None if config.out is None else Path(config.out)

@@ -28,7 +28,8 @@ from geoview.index.cell_index import CellIndex
 from geoview.index.fusion import Fusion
 from geoview.index.remote import local_folder
 from geoview.locate.calibration import CONFIDENCE, Calibration, OfKind, Shown, shown_by, turning
-from geoview.locate.localizer import EmbeddedPhoto, Localizer, PhotoView, Search
+from geoview.locate.embedding import EmbeddedPhoto, PhotoView
+from geoview.locate.localizer import Localizer, Search
 from geoview.locate.posterior import Place
 from geoview.locate.surface import WITHIN_M, Surface, disc_deg
 from geoview.metrics import brier_score, calibration_error

@@ -17,7 +17,8 @@ from geoview.geo import cells
 from geoview.index.cell_index import CellIndex
 from geoview.index.fusion import Fusion
 from geoview.index.prototypes import Photo
-from geoview.locate.localizer import EmbeddedPhoto, Localizer, Search
+from geoview.locate.embedding import EmbeddedPhoto
+from geoview.locate.localizer import Localizer, Search
 
 __all__ = ["KAPPAS", "chosen_of", "fit_fusion", "fusion_for"]
 

@@ -25,7 +25,8 @@ from geoview.geo import cells
 from geoview.index.cell_index import CellIndex
 from geoview.index.dates import iso_date, spaced
 from geoview.locate.calibration import Calibration, Shown, shown_by
-from geoview.locate.localizer import EmbeddedPhoto, Localization, Localizer, PhotoView, Search
+from geoview.locate.embedding import EmbeddedPhoto, PhotoView
+from geoview.locate.localizer import Localization, Localizer, Search
 from geoview.locate.posterior import Place, Posterior, distinct_places
 from geoview.locate.prior import no_probabilities
 from geoview.locate.surface import WITHIN_M, Surface, disc_deg

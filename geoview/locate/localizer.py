@@ -9,16 +9,13 @@ from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 
 import tiles
-from geoview.config import Dates, GroundView, InferenceConfig, Seen
-from geoview.data.photos import load_image, read_metadata, read_size_px
+from geoview.config import Dates, InferenceConfig
 from geoview.data.queries import PhotoQuery
-from geoview.data.views import StreetPhoto, aerial_view
-from geoview.embed import Picture, embed, read_ahead, resolve_device
-from geoview.errors import ConfigError, GeoviewError, RegionError
+from geoview.embed import resolve_device
+from geoview.errors import ConfigError, RegionError
 from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.geo.sphere import distance_m
@@ -26,12 +23,13 @@ from geoview.index.cell_index import CellIndex, Hits
 from geoview.index.dates import iso_date, spaced
 from geoview.index.fusion import Fusion
 from geoview.locate.calibration import Calibration, shown_by, turning
+from geoview.locate.embedding import EmbeddedPhoto, PhotoView, embedded_photos
 from geoview.locate.posterior import Place, Posterior, cells_a_place
 from geoview.locate.prior import Prior, no_probabilities
 from geoview.locate.rerank import TURNS, Candidates, Reranker
 from geoview.locate.surface import WITHIN_M, Surface, disc_deg
 
-__all__ = ["WEIGHED", "EmbeddedPhoto", "Found", "Localization", "Localizer", "PhotoView", "PreparedPhoto", "Search"]
+__all__ = ["WEIGHED", "Found", "Localization", "Localizer", "Search"]
 
 log = logging.getLogger(__name__)
 
@@ -41,21 +39,6 @@ WEIGHED = 10
 _WEIGHED_BY_PRIOR = 50
 # So many cells are scored one and all for each photo's surface; of more, those that matter, and some for all others.
 _EVERY, _OTHERS = 16_384, 4_096
-
-
-@dataclass(frozen=True)
-class PhotoView:
-    """What photos show, for those that do not tell it themselves.
-
-    Attributes:
-        kind: `ground` (street photos) or `aerial` (seen from above).
-        fov_deg: Horizontal field of view of perspective photos; None is what EXIF tells, or else 65 degrees.
-        gsd_m: Metres per pixel of aerial photos; a GeoTIFF brings its own.
-    """
-
-    kind: Seen = "ground"
-    fov_deg: float | None = None
-    gsd_m: float | None = None
 
 
 @dataclass(frozen=True)
@@ -125,48 +108,6 @@ class Found:
 
     places: list[Place]
     candidates: Candidates
-
-
-@dataclass(frozen=True)
-class EmbeddedPhoto:
-    """A photo as vectors, one for each way in which it may have been taken.
-
-    Attributes:
-        query: The photo.
-        vectors: (V, dim) unit vectors; none for a photo that could not be read.
-        headings_deg: (V,) heading of each, NaN where it does not matter.
-        latlon_deg: Position that came with the photo.
-        error: Why it could not be read.
-        fov_deg: Azimuth that its width spans; None for photos from above.
-    """
-
-    query: PhotoQuery
-    vectors: NDArray[np.float32]
-    headings_deg: NDArray[np.float64]
-    latlon_deg: tuple[float, float] | None
-    error: str = ""
-    fov_deg: float | None = None
-
-
-@dataclass(frozen=True)
-class PreparedPhoto:
-    """A photo as the encoder sees it, in each way in which it may have been taken.
-
-    Attributes:
-        query: The photo.
-        pictures: One a way; none of a photo that could not be read.
-        headings_deg: Of each; NaN where it does not matter.
-        latlon_deg: Position that came with the photo.
-        error: Why it could not be read.
-        fov_deg: Azimuth that its width spans; None for photos from above.
-    """
-
-    query: PhotoQuery
-    pictures: list[Picture]
-    headings_deg: list[float]
-    latlon_deg: tuple[float, float] | None
-    error: str = ""
-    fov_deg: float | None = None
 
 
 class Localizer:
@@ -263,28 +204,7 @@ class Localizer:
             photos: Photos, all of which are held in memory as the encoder sees them.
             view: What they show.
         """
-        view = view or PhotoView()
-        prepared = list(
-            read_ahead(
-                lambda query: self.prepare(query, view),
-                photos,
-                num_workers=self.config.num_workers,
-                depth=self.config.batch_size,
-            )
-        )
-        # Sorted by shape, so that photos of mixed fields of view still fill batches.
-        views = [(picture.pixels.shape, i, picture) for i, photo in enumerate(prepared) for picture in photo.pictures]
-        views.sort(key=lambda entry: entry[:2])
-        vectors: list[list[NDArray[np.float32]]] = [[] for _ in prepared]
-        pictures = (picture for _, _, picture in views)
-        for (_, i, _), vector in zip(views, embed(self.encoder, pictures, self.config, seen=view.kind), strict=True):
-            vectors[i].append(vector)
-        return [
-            EmbeddedPhoto(
-                photo.query, np.array(mine), np.array(photo.headings_deg), photo.latlon_deg, photo.error, photo.fov_deg
-            )
-            for photo, mine in zip(prepared, vectors, strict=True)
-        ]
+        return embedded_photos(self.encoder, photos, view or PhotoView(), self.config)
 
     def answer(self, photos: Sequence[EmbeddedPhoto], search: Search) -> list[Localization]:
         """Finds the places of photos that are embedded, one answer a photo.
@@ -473,58 +393,6 @@ class Localizer:
         except RegionError as error:
             return _failed(photo, str(error))
         return answer
-
-    def prepare(self, query: PhotoQuery, view: PhotoView) -> PreparedPhoto:
-        """Reads a photo and lays it out as the encoder sees it, in each way in which it may have been taken.
-
-        Args:
-            query: The photo.
-            view: What it shows, where it does not tell.
-        """
-        latlon_deg = query.latlon_deg
-        try:
-            if view.kind == "aerial" and view.gsd_m is None:
-                # By what reads imagery: GeoTIFFs come in more pixel types than photos do.
-                if query.content is not None:
-                    raise ConfigError(f"{query.path}: an aerial photo that is no file needs gsd_m, metres per pixel")
-                picture, own_deg = self._middle(query.path)
-                return PreparedPhoto(query, [picture], [np.nan], latlon_deg or own_deg)
-            metadata = read_metadata(query.photo)
-            latlon_deg = latlon_deg or metadata.latlon_deg
-            if view.kind == "aerial" and view.gsd_m is not None:
-                image = load_image(query.photo)
-                # The largest are decoded smaller than they are stored.
-                gsd_m = view.gsd_m * max(read_size_px(query.photo)) / max(image.size)
-                seen = aerial_view(image, self.encoder.aerial, gsd_m=gsd_m)
-                return PreparedPhoto(query, [seen], [np.nan], latlon_deg)
-            photo = StreetPhoto.open(query.photo, metadata, fov_deg=query.fov_deg or view.fov_deg)
-        except (GeoviewError, tiles.TilesError) as error:
-            return PreparedPhoto(query, [], [], latlon_deg, str(error))
-        spec, heading_deg = self.encoder.ground, query.heading_deg
-        if isinstance(spec, GroundView):
-            heading_deg = metadata.heading_deg if heading_deg is None else heading_deg
-            strip = photo.strip(spec, heading_deg)
-            return PreparedPhoto(query, [strip], [np.nan], latlon_deg, fov_deg=photo.fov_deg)
-        # Only what the user says is believed: compasses in cameras may be far off.
-        tried = [360.0 * i / spec.headings for i in range(spec.headings)] if heading_deg is None else [heading_deg]
-        plans, headings_deg = zip(*photo.plans(spec, tried), strict=True)
-        return PreparedPhoto(query, list(plans), list(headings_deg), latlon_deg, fov_deg=photo.fov_deg)
-
-    def _middle(self, path: str) -> tuple[Picture, tuple[float, float]]:
-        """Cuts the chip around the middle of a georeferenced raster, and tells where that is."""
-        try:
-            source = tiles.open_source(path)
-        except tiles.MissingCRSError as error:
-            raise ConfigError(
-                f"{path}: an aerial photo without georeference needs --gsd_m, metres per pixel"
-            ) from error
-        coverage = source.coverage()
-        west, _, east, _ = coverage.bounds
-        if east - west > 180:  # cut at the date line
-            coverage = shapely.transform(coverage, lambda lonlat: lonlat + [360, 0] * (lonlat[:, :1] < 0))
-        middle, spec = coverage.centroid, self.encoder.aerial
-        centre_deg = (middle.y, (middle.x + 180.0) % 360.0 - 180.0)
-        return source.chip(centre_deg, size_px=spec.size_px, gsd_m=spec.gsd_m), centre_deg
 
 
 def _calibrated(

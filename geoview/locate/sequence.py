@@ -24,8 +24,9 @@ from geoview.data.queries import PhotoQuery
 from geoview.errors import GeoviewError
 from geoview.geo import cells
 from geoview.geo.sphere import EARTH_RADIUS_M, distance_m, unit_vectors
+from geoview.locate.embedding import PhotoView
 from geoview.locate.evidence import STRAY, Evidence, answers_of, embed_all, evidence_of, places_of
-from geoview.locate.localizer import Localization, Localizer, PhotoView, Search
+from geoview.locate.localizer import Localization, Localizer, Search
 
 __all__ = ["Links", "locate_sequence", "marginals", "most_likely_way"]
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from geoview.data.queries import PhotoQuery
+from geoview.locate.embedding import PhotoView
 from geoview.locate.evidence import STRAY, Evidence, answers_of, embed_all, evidence_of, places_of
-from geoview.locate.localizer import WEIGHED, Localization, Localizer, PhotoView, Search
+from geoview.locate.localizer import WEIGHED, Localization, Localizer, Search
 
 __all__ = ["ALIKE", "fused", "locate_together"]
 

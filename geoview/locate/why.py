@@ -20,7 +20,8 @@ from geoview.embed import Picture
 from geoview.errors import ConfigError, GeoviewError, OutputExistsError
 from geoview.files import full_disk_told, write_binary
 from geoview.geo import cells
-from geoview.locate.localizer import Localization, Localizer, PhotoView
+from geoview.locate.embedding import PhotoView, prepared_photo
+from geoview.locate.localizer import Localization, Localizer
 from geoview.models.encoder import CrossViewEncoder
 
 __all__ = ["Drawn", "Explainer", "Reasons", "check_folder", "reasons"]
@@ -185,7 +186,7 @@ class Explainer:
             TilesError: There is no imagery.
         """
         encoder, view = self._localizer.encoder, view or PhotoView()
-        prepared = self._localizer.prepare(query, view)
+        prepared = prepared_photo(encoder, query, view)
         if prepared.error:
             raise GeoviewError(prepared.error)
         chip = self._imagery.chip(np.array(latlon_deg), size_px=encoder.aerial.size_px, gsd_m=encoder.aerial.gsd_m)

@@ -15,7 +15,8 @@ from geoview.data.queries import PhotoQuery
 from geoview.errors import RegionError
 from geoview.geo.regions import Region
 from geoview.geo.sphere import distance_m
-from geoview.locate.localizer import PhotoView, Search
+from geoview.locate.embedding import PhotoView
+from geoview.locate.localizer import Search
 from geoview.serve.generations import Generation
 from geoview.serve.pictures import NoPictureError, cell_of, imagery_of
 from geoview.serve.uploads import plain_name

@@ -19,7 +19,8 @@ from geoview.data.photos import read_size_px
 from geoview.data.queries import PhotoQuery
 from geoview.errors import GeoviewError, UnreadableImageError
 from geoview.geo import cells
-from geoview.locate.localizer import EmbeddedPhoto, Localization, Localizer, PhotoView, Search
+from geoview.locate.embedding import EmbeddedPhoto, PhotoView
+from geoview.locate.localizer import Localization, Localizer, Search
 from geoview.locate.why import Drawn, Explainer
 from geoview.serve.generations import Generation
 from geoview.serve.metrics import Metrics

@@ -23,7 +23,8 @@ from geoview.index import store
 from geoview.index.cell_index import CellIndex
 from geoview.index.fusion import Fusion
 from geoview.locate.calibration import Calibration, turning
-from geoview.locate.localizer import EmbeddedPhoto, Search
+from geoview.locate.embedding import EmbeddedPhoto
+from geoview.locate.localizer import Search
 from geoview.locate.posterior import distinct_places
 from geoview.locate.surface import Surface
 from geoview.metrics import brier_score, calibration_error

@@ -13,8 +13,9 @@ from geoview.geo.regions import Region
 from geoview.geo.sphere import distance_m
 from geoview.locate import evidence
 from geoview.locate.calibration import Calibration, OfKind
+from geoview.locate.embedding import EmbeddedPhoto
 from geoview.locate.evidence import STRAY, answers_of, evidence_of, places_of
-from geoview.locate.localizer import EmbeddedPhoto, Search
+from geoview.locate.localizer import Search
 from geoview.locate.together import fused
 
 DIM, LEVEL = 12, 16

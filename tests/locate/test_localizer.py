@@ -24,7 +24,8 @@ from geoview.geo import cells
 from geoview.geo.regions import Region
 from geoview.geo.sphere import distance_m
 from geoview.index.cell_index import CellIndex
-from geoview.locate.localizer import Localizer, PhotoView
+from geoview.locate.embedding import PhotoView
+from geoview.locate.localizer import Localizer
 
 AERIAL = PhotoView("aerial")
 
@@ -317,18 +318,6 @@ def test_photos_are_read_a_batch_at_a_time(tmp_path, index):
         assert answer.query == paths[i]
         assert len(asked) == min(7, 2 * (i // 2 + 1)), "at most a batch ahead"
     assert asked == paths
-
-
-def test_batches_are_filled_across_shapes(tmp_path, index, monkeypatch):
-    """Photos of two shapes in turn: two batches, not one a photo."""
-    paths = [photo(tmp_path / f"{i}.jpg", [(120, 90), (256, 128)][i % 2], seed=i) for i in range(6)]
-    localizer = Localizer(index, InferenceConfig(batch_size=6, device="cpu"))
-    sizes, forward = [], localizer.encoder.forward
-    monkeypatch.setattr(
-        localizer.encoder, "forward", lambda p, v, **seen: sizes.append(len(p)) or forward(p, v, **seen)
-    )
-    assert all(a.status == "ok" for a in localizer.locate(paths))
-    assert sizes == [3, 3]
 
 
 def test_a_device_that_is_not_there_is_told_before_any_photo(index):

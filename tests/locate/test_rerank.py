@@ -22,7 +22,8 @@ from geoview.index.cell_index import CellIndex
 from geoview.index.fusion import Fusion
 from geoview.locate import rerank
 from geoview.locate.calibration import Calibration, OfKind
-from geoview.locate.localizer import Localizer, PhotoView, Search
+from geoview.locate.embedding import PhotoView
+from geoview.locate.localizer import Localizer, Search
 from geoview.locate.rerank import TURNS, Candidates, Reranker
 
 CONFIG = InferenceConfig(batch_size=32, device="cpu")

@@ -25,7 +25,8 @@ from geoview.geo.sphere import destination_deg, distance_m
 from geoview.index.cell_index import CellIndex
 from geoview.locate import sequence
 from geoview.locate.calibration import Calibration, OfKind
-from geoview.locate.localizer import Localizer, PhotoView, Search
+from geoview.locate.embedding import PhotoView
+from geoview.locate.localizer import Localizer, Search
 from geoview.locate.sequence import Links, locate_sequence, marginals, most_likely_way
 
 AERIAL = PhotoView("aerial", gsd_m=4.8)

@@ -22,8 +22,9 @@ from geoview.geo.regions import Region
 from geoview.geo.sphere import distance_m
 from geoview.index.cell_index import CellIndex
 from geoview.locate.calibration import Calibration, OfKind
+from geoview.locate.embedding import PhotoView
 from geoview.locate.evidence import STRAY, Evidence
-from geoview.locate.localizer import Localizer, PhotoView, Search
+from geoview.locate.localizer import Localizer, Search
 from geoview.locate.together import ALIKE, fused, locate_together
 
 AERIAL = PhotoView("aerial", gsd_m=4.8)

@@ -12,7 +12,8 @@ from geoview.data.queries import PhotoQuery
 from geoview.data.views import View
 from geoview.errors import ConfigError, OutputExistsError
 from geoview.index.cell_index import CellIndex
-from geoview.locate.localizer import Localizer, PhotoView
+from geoview.locate.embedding import PhotoView
+from geoview.locate.localizer import Localizer
 from geoview.locate.why import Explainer, check_folder, reasons
 from geoview.models.encoder import CrossViewEncoder
 

@@ -27,7 +27,8 @@ from geoview.config import InferenceConfig
 from geoview.data.queries import PhotoQuery
 from geoview.geo import cells
 from geoview.index.cell_index import CellIndex
-from geoview.locate.localizer import Localizer, PhotoView
+from geoview.locate.embedding import PhotoView
+from geoview.locate.localizer import Localizer
 from geoview.locate.posterior import Posterior
 from geoview.locate.why import Explainer
 from geoview.serve import server

@@ -10,7 +10,8 @@ import pytest
 import tiles
 from geoview.data.queries import PhotoQuery
 from geoview.errors import RegionError
-from geoview.locate.localizer import EmbeddedPhoto, Localization, PhotoView, Search
+from geoview.locate.embedding import EmbeddedPhoto, PhotoView
+from geoview.locate.localizer import Localization, Search
 from geoview.serve.metrics import Metrics
 from geoview.serve.worker import Claim, Job, QueueFullError, Worker
 
