@@ -20,6 +20,8 @@ __all__ = ["Proposals"]
 
 # A part of the rows that is worth a copy of its codes: of more, there is less to overlook, and more to copy.
 _SHARE = 1 / 4
+# Room for codes that are looked up, however little memory was wished for: in less, each row is let go of by itself.
+_LEAST_ROOM_BYTES = 2**22
 
 
 @dataclass
@@ -69,7 +71,7 @@ class Proposals:
         listed = {number: int(starts[i]) for i, number in enumerate(numbers) if number is not None}
         limit_gb, dim = table.wish["memory_gb"], manifest.dim + bool(table.kappa)
         of_lists = ann.memory_bytes(len(lists), dim, table.n_lists, table.dims_per_code)
-        room_bytes = None if limit_gb is None else max(0, int(1e9 * limit_gb) - of_lists)
+        room_bytes = None if limit_gb is None else max(_LEAST_ROOM_BYTES, int(1e9 * limit_gb) - of_lists)
         return cls(lists, starts, here, listed, room_bytes)
 
     def unknown(self, selection: Selection) -> Selection:

@@ -11,7 +11,7 @@ import pytest
 from geoview.config import TuneConfig
 from geoview.errors import ConfigError, IndexCorruptError
 from geoview.geo.regions import Region
-from geoview.index import cell_index, store, table, tuning
+from geoview.index import cell_index, proposals, store, table, tuning
 from geoview.index.ann import CODEC_FILE, LISTS_FILE, lists_for, memory_bytes
 from geoview.index.cell_index import CellIndex
 from geoview.index.fusion import Fusion
@@ -196,7 +196,8 @@ def test_memory_that_nothing_can_be_searched_in_is_told_with_what_is_enough(plai
     assert (chosen.n_probe == 0) == is_small
 
 
-def test_limited_memory_holds_few_rows_and_answers_alike(tuned, tmp_path):
+def test_limited_memory_holds_few_rows_and_answers_alike(tuned, tmp_path, monkeypatch):
+    monkeypatch.setattr(proposals, "_LEAST_ROOM_BYTES", 0)
     limited = shutil.copytree(tuned, tmp_path / "limited")
     with store.writing(limited) as manifest:
         table = manifest.ann
