@@ -111,6 +111,14 @@ def exif_at(lat, lon):
     return exif
 
 
+def write_photo(path, size_px=(120, 90), seed=0, latlon_deg=None):
+    """Writes a photo of coloured blocks; returns its path."""
+    blocks = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
+    image = Image.fromarray(blocks).resize(size_px, Image.Resampling.BICUBIC)
+    image.save(path, **({} if latlon_deg is None else {"exif": exif_at(*latlon_deg)}))
+    return str(path)
+
+
 @pytest.fixture(scope="module")
 def small_is_large():
     """Indexes of thousands are searched as those of millions are, and exact search is as slow as there."""
@@ -135,6 +143,7 @@ def kit():
         texture=texture,
         write_index=write_index,
         write_ortho=write_ortho,
+        write_photo=write_photo,
     )
 
 

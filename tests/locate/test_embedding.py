@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from geoview.config import InferenceConfig, PlanView
 from geoview.data.queries import PhotoQuery
@@ -23,14 +22,8 @@ def plans(kit):
     return kit.make_encoder(ground=PlanView(size_px=32, gsd_m=4.8, headings=4, eye_heights_m=(2.0, 1.0))).eval()
 
 
-def photo(path, size_px=(120, 90), seed=0):
-    blocks = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
-    Image.fromarray(blocks).resize(size_px, Image.Resampling.BICUBIC).save(path)
-    return PhotoQuery(str(path))
-
-
-def test_a_photo_is_a_strip_or_a_plan_a_heading_and_camera(tmp_path, strips, plans):
-    query = photo(tmp_path / "round.jpg", (256, 128))
+def test_a_photo_is_a_strip_or_a_plan_a_heading_and_camera(tmp_path, strips, plans, kit):
+    query = PhotoQuery(kit.write_photo(tmp_path / "round.jpg", (256, 128)))
     strip = prepared_photo(strips, query, STREET)
     assert (len(strip.pictures), strip.fov_deg) == (1, 360.0)
     assert np.isnan(strip.headings_deg).all()
@@ -40,15 +33,17 @@ def test_a_photo_is_a_strip_or_a_plan_a_heading_and_camera(tmp_path, strips, pla
     assert known.headings_deg == [33.0] * 2
 
 
-def test_what_a_photo_tells_comes_before_what_is_said_of_all(tmp_path, strips):
-    query = photo(tmp_path / "a.jpg")
+def test_what_a_photo_tells_comes_before_what_is_said_of_all(tmp_path, strips, kit):
+    query = PhotoQuery(kit.write_photo(tmp_path / "a.jpg"))
     assert prepared_photo(strips, query, STREET).fov_deg == 65.0, "nobody tells"
     assert prepared_photo(strips, query, PhotoView(fov_deg=80.0)).fov_deg == 80.0
     assert prepared_photo(strips, PhotoQuery(query.path, fov_deg=50.0), PhotoView(fov_deg=80.0)).fov_deg == 50.0
 
 
-def test_vectors_are_those_of_each_photo_alone_and_in_order(tmp_path, plans):
-    queries = [photo(tmp_path / f"{i}.jpg", [(120, 90), (256, 128)][i % 2], seed=i) for i in range(5)]
+def test_vectors_are_those_of_each_photo_alone_and_in_order(tmp_path, plans, kit):
+    queries = [
+        PhotoQuery(kit.write_photo(tmp_path / f"{i}.jpg", [(120, 90), (256, 128)][i % 2], seed=i)) for i in range(5)
+    ]
     together = embedded_photos(plans, queries, STREET, CONFIG)
     for query, found in zip(queries, together, strict=True):
         (alone,) = embedded_photos(plans, [query], STREET, CONFIG)
@@ -58,18 +53,23 @@ def test_vectors_are_those_of_each_photo_alone_and_in_order(tmp_path, plans):
         np.testing.assert_allclose(np.linalg.norm(found.vectors, axis=1), 1.0, atol=1e-5)
 
 
-def test_batches_are_filled_across_shapes(tmp_path, strips, monkeypatch):
+def test_batches_are_filled_across_shapes(tmp_path, strips, monkeypatch, kit):
     """Photos of two shapes in turn: two batches, not one a photo."""
-    queries = [photo(tmp_path / f"{i}.jpg", [(120, 90), (256, 128)][i % 2], seed=i) for i in range(6)]
+    queries = [
+        PhotoQuery(kit.write_photo(tmp_path / f"{i}.jpg", [(120, 90), (256, 128)][i % 2], seed=i)) for i in range(6)
+    ]
     sizes, forward = [], strips.forward
     monkeypatch.setattr(strips, "forward", lambda p, v, **seen: sizes.append(len(p)) or forward(p, v, **seen))
     assert not any(found.error for found in embedded_photos(strips, queries, STREET, CONFIG))
     assert sizes == [3, 3]
 
 
-def test_a_photo_that_cannot_be_read_has_no_vectors_and_says_why(tmp_path, strips):
+def test_a_photo_that_cannot_be_read_has_no_vectors_and_says_why(tmp_path, strips, kit):
     (tmp_path / "text.jpg").write_text("no image")
-    queries = [PhotoQuery(str(tmp_path / "text.jpg"), latlon_deg=(1.0, 2.0)), photo(tmp_path / "a.jpg")]
+    queries = [
+        PhotoQuery(str(tmp_path / "text.jpg"), latlon_deg=(1.0, 2.0)),
+        PhotoQuery(kit.write_photo(tmp_path / "a.jpg")),
+    ]
     broken, sound = embedded_photos(strips, queries, STREET, CONFIG)
     assert (len(broken.vectors), broken.latlon_deg) == (0, (1.0, 2.0))
     assert "text.jpg" in broken.error

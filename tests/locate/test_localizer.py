@@ -2,7 +2,6 @@
 
 import csv
 import io
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,6 @@ import pytest
 import rasterio
 import shapely
 from PIL import Image
-from PIL.ExifTags import GPS, IFD
-from PIL.TiffImagePlugin import IFDRational
 from rasterio.warp import transform
 from rasterio.windows import from_bounds
 
@@ -38,29 +35,6 @@ def index(index_folder):
 @pytest.fixture(scope="module")
 def localizer(index):
     return Localizer(index, InferenceConfig(batch_size=4, device="cpu"))
-
-
-def exif_at(latlon_deg):
-    """EXIF with a position."""
-
-    def sexagesimal(degrees):
-        minutes, seconds = divmod(abs(degrees) * 3600, 60)
-        degrees, minutes = divmod(minutes, 60)
-        return tuple(IFDRational(Fraction(v).limit_denominator(10_000)) for v in (degrees, minutes, seconds))
-
-    exif = Image.Exif()
-    gps = exif.get_ifd(IFD.GPSInfo)
-    gps[GPS.GPSLatitudeRef], gps[GPS.GPSLongitudeRef] = "SN"[int(latlon_deg[0] >= 0)], "WE"[int(latlon_deg[1] >= 0)]
-    gps[GPS.GPSLatitude], gps[GPS.GPSLongitude] = sexagesimal(latlon_deg[0]), sexagesimal(latlon_deg[1])
-    return exif
-
-
-def photo(path, size_px=(120, 90), seed=0, latlon_deg=None):
-    """Writes a photo of coloured blocks."""
-    blocks = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
-    image = Image.fromarray(blocks).resize(size_px, Image.Resampling.BICUBIC)
-    image.save(path, **({} if latlon_deg is None else {"exif": exif_at(latlon_deg)}))
-    return str(path)
 
 
 def crop(ortho, path, centre_deg, half_m=100.0):
@@ -167,14 +141,14 @@ def test_an_aerial_query_across_the_date_line(tmp_path, localizer, kit):
     assert distance_m(np.array(answer.latlon_deg), np.array([-17.0, 180.0])) < 1
 
 
-def test_answers_keep_the_order_of_photos_of_all_shapes_and_broken_ones(tmp_path, localizer):
+def test_answers_keep_the_order_of_photos_of_all_shapes_and_broken_ones(tmp_path, localizer, kit):
     sizes = [(120, 90), (90, 120), (256, 128), (64, 64), (300, 80), (120, 90), (512, 256)]
-    good = [photo(tmp_path / f"{i}.jpg", size, seed=i) for i, size in enumerate(sizes)]
+    good = [kit.write_photo(tmp_path / f"{i}.jpg", size, seed=i) for i, size in enumerate(sizes)]
     (tmp_path / "text.jpg").write_text("no image")
     (tmp_path / "empty.jpg").touch()
     whole = (tmp_path / "0.jpg").read_bytes()
     (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
-    photo(tmp_path / "tiny.png", (3, 3))
+    kit.write_photo(tmp_path / "tiny.png", (3, 3))
     bad = [str(tmp_path / name) for name in ("text.jpg", "none.jpg", "empty.jpg", "half.jpg", "tiny.png")]
     mixed = [bad[0], good[0], good[1], bad[1], good[2], good[3], bad[2], bad[3], good[4], good[5], good[6], bad[4]]
     answers = list(localizer.locate([*mixed, str(tmp_path)], top_k=2))
@@ -195,7 +169,7 @@ def test_answers_keep_the_order_of_photos_of_all_shapes_and_broken_ones(tmp_path
 
 
 def test_photos_in_memory_are_answered_as_their_files(tmp_path, index, localizer, ortho, kit):
-    paths = [photo(tmp_path / f"{i}.jpg", seed=i, latlon_deg=kit.CENTRE_DEG) for i in range(3)]
+    paths = [kit.write_photo(tmp_path / f"{i}.jpg", seed=i, latlon_deg=kit.CENTRE_DEG) for i in range(3)]
     given = [PhotoQuery(path, content=Path(path).read_bytes()) for path in paths]
     assert list(localizer.locate(given)) == list(localizer.locate(paths))
     named = PhotoQuery("b.tif", content=b"II*\0")
@@ -211,7 +185,7 @@ def test_photos_in_memory_are_answered_as_their_files(tmp_path, index, localizer
 
 
 def test_bad_aerial_queries_are_marked(tmp_path, localizer, kit):
-    photo(tmp_path / "photo.jpg")
+    kit.write_photo(tmp_path / "photo.jpg")
     (tmp_path / "text.tif").write_text("no image")
     dark = kit.write_ortho(tmp_path / "dark.tif", np.zeros((3, 100, 100), np.uint8), nodata=0)
     good = kit.write_ortho(tmp_path / "good.tif", kit.texture(160))
@@ -225,7 +199,7 @@ def test_bad_aerial_queries_are_marked(tmp_path, localizer, kit):
 
 def test_a_claimed_position_does_not_change_the_ranks(tmp_path, index, localizer, kit):
     claims = [None, tuple(kit.CENTRE_DEG), (-33.9, -70.6), (89.9, 179.9)]
-    paths = [photo(tmp_path / f"{i}.jpg", latlon_deg=claim) for i, claim in enumerate(claims)]
+    paths = [kit.write_photo(tmp_path / f"{i}.jpg", latlon_deg=claim) for i, claim in enumerate(claims)]
     answers = list(localizer.locate(paths, top_k=5))
     for answer, claim in zip(answers, claims, strict=True):
         assert answer.places == answers[0].places
@@ -241,9 +215,9 @@ def test_a_claimed_position_does_not_change_the_ranks(tmp_path, index, localizer
     assert all(a.places == answers[0].places for a in localizer.locate(table, top_k=5))
 
 
-def test_a_photo_table_wins_over_exif(tmp_path, localizer):
-    photo(tmp_path / "a.jpg", latlon_deg=(-33.9, -70.6))
-    photo(tmp_path / "b.jpg", latlon_deg=(-33.9, -70.6))
+def test_a_photo_table_wins_over_exif(tmp_path, localizer, kit):
+    kit.write_photo(tmp_path / "a.jpg", latlon_deg=(-33.9, -70.6))
+    kit.write_photo(tmp_path / "b.jpg", latlon_deg=(-33.9, -70.6))
     (tmp_path / "photos.csv").write_text("path,lat,lon\na.jpg,34.0,-117.5\nb.jpg,,\n")
     a, b = localizer.locate(find_queries([tmp_path / "photos.csv"]))
     assert a.latlon_deg == (34.0, -117.5)
@@ -252,9 +226,9 @@ def test_a_photo_table_wins_over_exif(tmp_path, localizer):
 
 def test_a_search_around_the_own_position(tmp_path, index, localizer, kit):
     centre = tuple(kit.CENTRE_DEG)
-    photo(tmp_path / "here.jpg", latlon_deg=centre)
-    photo(tmp_path / "nowhere.jpg")
-    photo(tmp_path / "chile.jpg", latlon_deg=(-33.9, -70.6))
+    kit.write_photo(tmp_path / "here.jpg", latlon_deg=centre)
+    kit.write_photo(tmp_path / "nowhere.jpg")
+    kit.write_photo(tmp_path / "chile.jpg", latlon_deg=(-33.9, -70.6))
     (tmp_path / "broken.jpg").write_text("no image")
     names = ["nowhere.jpg", "here.jpg", "chile.jpg", "broken.jpg", "here.jpg"]
     queries = [PhotoQuery(str(tmp_path / name)) for name in names]
@@ -281,7 +255,7 @@ def test_a_search_around_the_own_position(tmp_path, index, localizer, kit):
 
 
 def test_a_region_limits_the_search(tmp_path, index, localizer, kit):
-    path = photo(tmp_path / "a.jpg")
+    path = kit.write_photo(tmp_path / "a.jpg")
     centre = cells.centers_deg(inner_cells(index, 1))[0]
     region = Region.disc(centre, 150.0)
     (answer,) = localizer.locate([path], top_k=50, region=region)
@@ -292,8 +266,8 @@ def test_a_region_limits_the_search(tmp_path, index, localizer, kit):
         list(localizer.locate([path], region=empty))
 
 
-def test_as_many_places_as_there_are(tmp_path, index, localizer):
-    path = photo(tmp_path / "a.jpg")
+def test_as_many_places_as_there_are(tmp_path, index, localizer, kit):
+    path = kit.write_photo(tmp_path / "a.jpg")
     for top_k in (1, 4, 7):
         (answer,) = localizer.locate([path], top_k=top_k)
         assert len(answer.places) == top_k
@@ -303,8 +277,8 @@ def test_as_many_places_as_there_are(tmp_path, index, localizer):
     assert np.isin(ids, near).all(), "every cell is a place or touches one"
 
 
-def test_photos_are_read_a_batch_at_a_time(tmp_path, index):
-    paths = [photo(tmp_path / f"{i}.jpg", seed=i) for i in range(7)]
+def test_photos_are_read_a_batch_at_a_time(tmp_path, index, kit):
+    paths = [kit.write_photo(tmp_path / f"{i}.jpg", seed=i) for i in range(7)]
     asked = []
 
     def given():
@@ -354,8 +328,8 @@ def test_a_place_tells_the_date_of_the_imagery_that_was_like_the_photo(tmp_path,
         assert all(place.imagery_date == "2021" for place in (*mean, *latest) if place.cell_id == cell)
 
 
-def test_the_command_counts_dates_as_it_is_told(tmp_path, dated, capsys):
-    query = photo(tmp_path / "a.jpg")
+def test_the_command_counts_dates_as_it_is_told(tmp_path, dated, capsys, kit):
+    query = kit.write_photo(tmp_path / "a.jpg")
     scores = {}
     for way in ([], ["--dates", "max"], ["--dates", "mean"], ["--dates", "latest"]):
         assert main(["locate", query, "--index", str(dated / "index"), "--device", "cpu", *way]) == 0
@@ -380,8 +354,8 @@ def turning(tmp_path_factory, ortho, kit):
     return kit.build(encoder.save(folder / "encoder"), ortho, folder / "index")
 
 
-def test_all_headings_of_a_photo_are_tried_and_the_best_is_told(tmp_path, turning):
-    path = photo(tmp_path / "photo.jpg")
+def test_all_headings_of_a_photo_are_tried_and_the_best_is_told(tmp_path, turning, kit):
+    path = kit.write_photo(tmp_path / "photo.jpg")
     localizer = Localizer(turning)
     (answer,) = localizer.locate([path], top_k=3)
     known = [next(localizer.locate([PhotoQuery(path, heading_deg=45.0 * i)], top_k=3)) for i in range(8)]
@@ -392,8 +366,8 @@ def test_all_headings_of_a_photo_are_tried_and_the_best_is_told(tmp_path, turnin
     assert len({a.places[0].score for a in known}) > 1, "headings make a difference"
 
 
-def test_places_apart(tmp_path, turning):
-    (answer,) = Localizer(turning).locate([photo(tmp_path / "photo.jpg")], top_k=3, apart_m=300.0)
+def test_places_apart(tmp_path, turning, kit):
+    (answer,) = Localizer(turning).locate([kit.write_photo(tmp_path / "photo.jpg")], top_k=3, apart_m=300.0)
     at = np.array([p.latlon_deg for p in answer.places])
     assert len(at) == 3
     assert distance_m(at[:, None], at[None])[~np.eye(3, dtype=bool)].min() >= 300.0

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import tiles
 from geoview.cli import main
@@ -138,15 +137,9 @@ def test_chips_are_cut_once_and_kept_as_long_as_they_fit(index, imagery, candida
     assert imagery.chips == 15 * TURNS
 
 
-def photo(path, size_px=(256, 128)):
-    blocks = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
-    Image.fromarray(blocks).resize(size_px, Image.Resampling.BICUBIC).save(path)
-    return str(path)
-
-
-def test_a_known_heading_is_turned_as_an_unknown_one_is(tmp_path, index, imagery):
+def test_a_known_heading_is_turned_as_an_unknown_one_is(tmp_path, index, imagery, kit):
     localizer = Localizer(index, CONFIG, imagery=imagery)
-    path = photo(tmp_path / "a.jpg")
+    path = kit.write_photo(tmp_path / "a.jpg", (256, 128))
     unknown, known = localizer.embed([PhotoQuery(path), PhotoQuery(path, heading_deg=45.0)])
     of_all = localizer._turned(unknown).reshape(TURNS, 2, 16, -1)
     assert np.array_equal(of_all[0].reshape(32, -1), unknown.vectors)
@@ -155,8 +148,8 @@ def test_a_known_heading_is_turned_as_an_unknown_one_is(tmp_path, index, imagery
     assert localizer._turned(from_above).shape == (1, *from_above.vectors.shape), "no heading, nothing to turn"
 
 
-def test_the_localizer_looks_again_when_asked_to(tmp_path, index, imagery):
-    localizer, query = Localizer(index, CONFIG, imagery=imagery), photo(tmp_path / "a.jpg")
+def test_the_localizer_looks_again_when_asked_to(tmp_path, index, imagery, kit):
+    localizer, query = Localizer(index, CONFIG, imagery=imagery), kit.write_photo(tmp_path / "a.jpg", (256, 128))
     plain = next(iter(Localizer(index, CONFIG).locate([query], top_k=3)))
     assert next(iter(localizer.locate([query], top_k=3))).places == plain.places
     assert imagery.chips == 0
@@ -171,9 +164,9 @@ def test_the_localizer_looks_again_when_asked_to(tmp_path, index, imagery):
     assert answer.places[0].heading_deg is None
 
 
-def test_what_chips_cannot_stand_for_is_refused(index, imagery, tmp_path, monkeypatch):
+def test_what_chips_cannot_stand_for_is_refused(index, imagery, tmp_path, monkeypatch, kit):
     localizer = Localizer(index, CONFIG, imagery=imagery)
-    (embedded,) = localizer.embed([PhotoQuery(photo(tmp_path / "a.jpg"))])
+    (embedded,) = localizer.embed([PhotoQuery(kit.write_photo(tmp_path / "a.jpg", (256, 128)))])
     assert localizer.answer([embedded], Search(rerank=5, kappa=0))[0].status == "ok"
     with monkeypatch.context() as patch:
         patch.setattr(index, "fusion_at", lambda kappa: Fusion(0.5))
@@ -181,11 +174,11 @@ def test_what_chips_cannot_stand_for_is_refused(index, imagery, tmp_path, monkey
             localizer.answer([embedded], Search(rerank=5))
 
 
-def test_scores_of_a_second_look_are_not_those_that_were_calibrated(index, imagery, tmp_path):
+def test_scores_of_a_second_look_are_not_those_that_were_calibrated(index, imagery, tmp_path, kit):
     calibration = Calibration("photos", OfKind(0.1, 0.1, (1.0, 1.0), None, None), {}, kappa=0.0, offset=0.0, rerank=0)
     localizer = Localizer(index, CONFIG, imagery=imagery)
     localizer.calibration = calibration
-    path = photo(tmp_path / "a.jpg")
+    path = kit.write_photo(tmp_path / "a.jpg", (256, 128))
     (first,), (again,) = (list(localizer.locate([path], top_k=2, rerank=n)) for n in (0, 5))
     assert first.calibration == "photos"
     assert first.places[0].radius_m is not None
@@ -205,7 +198,8 @@ def test_where_the_imagery_is_gone_the_command_goes_on_without_and_says_so(tmp_p
     encoder = store.encoder_folder(index.path, index.manifest)
     kit.build(encoder, tmp_path / "here.tif", tmp_path / "index")
     moved = (tmp_path / "here.tif").rename(tmp_path / "moved.tif")
-    ask = ["locate", photo(tmp_path / "a.jpg"), "--index", str(tmp_path / "index"), "--device", "cpu", "--top_k", "2"]
+    path = kit.write_photo(tmp_path / "a.jpg", (256, 128))
+    ask = ["locate", path, "--index", str(tmp_path / "index"), "--device", "cpu", "--top_k", "2"]
 
     def answered(*more):
         assert main([*ask, *more]) == 0

@@ -68,12 +68,6 @@ def index(tmp_path_factory, ortho, kit):
     return CellIndex.open(kit.build(encoder.save(folder / "encoder"), ortho, folder / "index").path)
 
 
-def photo(path, size_px):
-    blocks = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
-    Image.fromarray(blocks).resize(size_px, Image.Resampling.BICUBIC).save(path)
-    return str(path)
-
-
 def tinted(image, plain):
     return (np.abs(image.astype(int) - plain.astype(int)).max(axis=-1) > 8).mean(axis=1)
 
@@ -91,9 +85,9 @@ def test_the_ground_in_a_photo_is_tinted_and_the_sky_is_not(tmp_path, index, ort
     assert share[-60:].min() > 0.9, "at the photographer's feet"
 
 
-def test_without_a_heading_the_one_that_speaks_most_for_the_place_is_drawn(tmp_path, index, ortho):
+def test_without_a_heading_the_one_that_speaks_most_for_the_place_is_drawn(tmp_path, index, ortho, kit):
     localizer = Localizer(index, CONFIG)
-    path = photo(tmp_path / "a.jpg", (256, 128))
+    path = kit.write_photo(tmp_path / "a.jpg", (256, 128))
     (answer,) = localizer.locate([path], top_k=1)
     (place,) = answer.places
     explainer = Explainer(localizer, tiles.open_source(ortho))
@@ -104,12 +98,12 @@ def test_without_a_heading_the_one_that_speaks_most_for_the_place_is_drawn(tmp_p
     assert found.sheet("a").tobytes() == known.sheet("a").tobytes()
 
 
-def test_the_command_draws_three_places_of_each_photo_that_can_be_read(tmp_path, index, capsys):
+def test_the_command_draws_three_places_of_each_photo_that_can_be_read(tmp_path, index, capsys, kit):
     folder = tmp_path / "photos"
     folder.mkdir()
-    photo(folder / "a; rm -rf <b>.jpg", (256, 128))
+    kit.write_photo(folder / "a; rm -rf <b>.jpg", (256, 128))
     (folder / "b.jpg").write_bytes(b"no photo")
-    photo(folder / "c.jpg", (160, 120))
+    kit.write_photo(folder / "c.jpg", (160, 120))
     out = tmp_path / "deep" / "why"
     ask = ["locate", str(folder), "--index", str(index.path), "--device", "cpu", "--why", str(out), "--rerank", "3"]
     assert main(ask) == 1
@@ -129,11 +123,11 @@ def test_the_command_draws_three_places_of_each_photo_that_can_be_read(tmp_path,
     assert (out / names[0]).read_bytes() == before
 
 
-def test_pictures_of_other_views(tmp_path, index_folder, ortho):
+def test_pictures_of_other_views(tmp_path, index_folder, ortho, kit):
     """Strips, and photos from above, are drawn as the encoder sees them."""
     index = CellIndex.open(index_folder)
     localizer, imagery = Localizer(index, CONFIG), tiles.open_source(ortho)
-    path = photo(tmp_path / "a.jpg", (256, 128))
+    path = kit.write_photo(tmp_path / "a.jpg", (256, 128))
     for view in (PhotoView(), PhotoView("aerial", gsd_m=1.0)):
         (answer,) = localizer.locate([path], top_k=1, view=view)
         drawn = Explainer(localizer, imagery).drawn(PhotoQuery(path), answer.places[0].latlon_deg, view)
@@ -143,7 +137,7 @@ def test_pictures_of_other_views(tmp_path, index_folder, ortho):
 
 def test_a_photo_or_chip_that_is_gone_stops_nothing(tmp_path, index, ortho, kit, caplog):
     localizer = Localizer(index, CONFIG)
-    path = photo(tmp_path / "a.jpg", (256, 128))
+    path = kit.write_photo(tmp_path / "a.jpg", (256, 128))
     (answer,) = localizer.locate([path], top_k=1)
     elsewhere = kit.write_ortho(tmp_path / "chile.tif", kit.texture(), centre_deg=(-33.9, -70.6), crs="EPSG:32719")
     Explainer(localizer, tiles.open_source(elsewhere)).write(tmp_path, 1, PhotoQuery(path), answer)
