@@ -53,8 +53,9 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
     """Convolves each channel with a kernel of its own, keeping the size of the maps.
 
     The gradient of the kernels is a matrix product for each of their rows, summed in float32 or better; that of the
-    maps is a convolution with the kernels turned by 180 degrees. oneDNN is three to seven times as slow at the former
-    in bfloat16, which is half of a ConvNeXt-Atto's training step (`benchmarks/gradients.py`), but not in float32.
+    maps is a convolution with the kernels turned by 180 degrees. With torch's gradients, depthwise convolutions take
+    half of a ConvNeXt's training step in bfloat16, with these a fourth to a third (`benchmarks/gradients.py`). In
+    float32 these were no faster, and torch's are kept.
 
     Args:
         x: (B, C, H, W).

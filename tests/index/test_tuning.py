@@ -209,6 +209,20 @@ def test_limited_memory_holds_few_rows_and_answers_alike(tuned, tmp_path, monkey
         assert len(index.manifest.shards) * of_codes(limited) <= 2 * of_codes(tuned)
 
 
+def test_however_little_memory_there_is_rows_are_not_let_go_of_one_by_one(tuned, monkeypatch):
+    with store.writing(tuned) as manifest:
+        wish = manifest.ann.wish | {"memory_gb": 1e-9}
+        store.commit(tuned, replace(manifest, ann=replace(manifest.ann, wish=wish)))
+    looked_up, counted = [], []
+    aerial, held = table.Table.aerial, table._file_bytes
+    monkeypatch.setattr(table.Table, "aerial", lambda self, rows: looked_up.append(len(rows)) or aerial(self, rows))
+    monkeypatch.setattr(table, "_file_bytes", lambda: counted.append(1) or held())
+    with CellIndex.open(tuned) as index:
+        index.search(queries(), 10)
+    assert sum(looked_up) > 500
+    assert len(counted) < sum(looked_up) / 10
+
+
 def of_codes(folder):
     """Bytes that are held of mapped codes."""
     held, counts = 0, False

@@ -504,16 +504,12 @@ def test_two_processes_end_with_the_weights_of_one(config, head, tmp_path):
 
 
 def test_processes_share_the_threads_of_a_cpu(config, monkeypatch):
-    from geoview.training.fit import lightning
-
     asked, before = [], torch.get_num_threads()
-    monkeypatch.setattr(lightning.Trainer, "fit", lambda *_, **__: asked.append(torch.get_num_threads()))
+    monkeypatch.setattr("lightning.Trainer.fit", lambda *_, **__: asked.append(torch.get_num_threads()))
     try:
         torch.set_num_threads(5)
         for processes in (1, 2, 4):
-            run = replace(config, out=f"{config.out}_{processes}", processes=processes)
-            # Of a trainer that does not train, the encoder is the one it began with.
-            fit(run)
+            fit(replace(config, out=f"{config.out}_{processes}", processes=processes))
         assert asked == [5, 2, 1]
         assert torch.get_num_threads() == 5
     finally:
