@@ -47,16 +47,17 @@ class PlanView:
     """What a street photo shows the encoder: the level ground that it would be of, seen from above, north up.
 
     Streets then run in a photo as they do in a chip of the same size, whatever the camera; what stands on the ground is
-    drawn out away from the photographer, and what is above the horizon is not seen. What nobody knows of a camera is
-    tried in turn: its heading, and what bends the plan most, the height of panoramas and the tilt of other photos.
+    drawn out away from the photographer, and what is above the horizon is not seen. Of what nobody knows of
+    a camera, headings are tried in turn; over what bends the plan most, the height of panoramas and the tilt of other
+    photos, embeddings are averaged.
 
     Attributes:
         size_px: Edge of the picture, the photographer in the middle.
         gsd_m: Metres per pixel, best those of the aerial view.
         headings: How many headings, evenly spaced, are tried for a photo whose heading is not known.
-        eye_heights_m: Heights of cameras above the ground; all are tried for panoramas. Training lays photos out from
-            the first.
-        pitches_deg: How far cameras look up; all are tried for perspective photos.
+        eye_heights_m: Heights of cameras above the ground; panoramas are laid out from all, street photos for
+            training and for prototypes from the first.
+        pitches_deg: How far cameras look up; likewise for perspective photos.
     """
 
     size_px: int = 96

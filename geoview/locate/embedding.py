@@ -59,7 +59,7 @@ class PreparedPhoto:
 
 @dataclass(frozen=True)
 class EmbeddedPhoto:
-    """A photo as vectors, one for each way in which it may have been taken.
+    """A photo as vectors, one for each heading that it may have been taken with.
 
     Attributes:
         query: The photo.
@@ -81,7 +81,7 @@ class EmbeddedPhoto:
 def embedded_photos(
     encoder: CrossViewEncoder, photos: Sequence[PhotoQuery], view: PhotoView, config: InferenceConfig
 ) -> list[EmbeddedPhoto]:
-    """Embeds photos in each way that they may have been taken, one entry a photo.
+    """Embeds photos at each heading that they may have been taken with, one entry a photo.
 
     Args:
         encoder: That embeds them.
@@ -100,16 +100,27 @@ def embedded_photos(
     # Sorted by shape, so that photos of mixed fields of view still fill batches.
     views = [(picture.pixels.shape, i, picture) for i, photo in enumerate(prepared) for picture in photo.pictures]
     views.sort(key=lambda entry: entry[:2])
-    vectors: list[list[NDArray[np.float32]]] = [[] for _ in prepared]
+    vectors = [np.empty((len(photo.pictures), encoder.dim), np.float32) for photo in prepared]
+    unfilled = [iter(mine) for mine in vectors]
     pictures = (picture for _, _, picture in views)
     for (_, i, _), vector in zip(views, embed(encoder, pictures, config, seen=view.kind), strict=True):
-        vectors[i].append(vector)
+        next(unfilled[i])[:] = vector
     return [
-        EmbeddedPhoto(
-            photo.query, np.array(mine), np.array(photo.headings_deg), photo.latlon_deg, photo.error, photo.fov_deg
-        )
+        EmbeddedPhoto(photo.query, *_by_heading(photo, mine), photo.latlon_deg, photo.error, photo.fov_deg)
         for photo, mine in zip(prepared, vectors, strict=True)
     ]
+
+
+def _by_heading(photo: PreparedPhoto, vectors: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Returns the mean direction of a photo's vectors at each heading, and the headings in ascending order.
+
+    Which camera it was, nobody asks: to let the best of them count gives false places more chances, and the mean is
+    less noisy. More photos are found by it, in a search for fewer vectors.
+    """
+    headings_deg, which = np.unique(photo.headings_deg, return_inverse=True)
+    sums = np.zeros((len(headings_deg), vectors.shape[1]), np.float32)
+    np.add.at(sums, which, vectors)
+    return sums / np.linalg.norm(sums, axis=1, keepdims=True), headings_deg
 
 
 def prepared_photo(encoder: CrossViewEncoder, query: PhotoQuery, view: PhotoView) -> PreparedPhoto:

@@ -198,7 +198,7 @@ class Localizer:
                     yield self._answer_around(photo, search, around_own_position_m)
 
     def embed(self, photos: Sequence[PhotoQuery], view: PhotoView | None = None) -> list[EmbeddedPhoto]:
-        """Embeds photos in each way that they may have been taken, one entry a photo.
+        """Embeds photos at each heading that they may have been taken with, one entry a photo.
 
         Args:
             photos: Photos, all of which are held in memory as the encoder sees them.
@@ -357,21 +357,17 @@ class Localizer:
         """
         if np.isnan(photo.headings_deg).any():
             return photo.vectors[None]
-        tried = np.unique(photo.headings_deg)
-        if len(tried) % TURNS == 0:
+        tried_deg = photo.headings_deg
+        if len(tried_deg) % TURNS == 0:
             # It is embedded at all of these headings already.
-            ways = photo.vectors.reshape(-1, len(tried), photo.vectors.shape[1])
-            steps = [turn * len(tried) // TURNS for turn in range(TURNS)]
-            return np.stack([np.roll(ways, step, axis=1).reshape(photo.vectors.shape) for step in steps])
-        less_deg = (tried - 360.0 / TURNS * np.arange(TURNS)[:, None]) % 360.0
+            return np.stack([np.roll(photo.vectors, turn * len(tried_deg) // TURNS, axis=0) for turn in range(TURNS)])
+        less_deg = (tried_deg - 360.0 / TURNS * np.arange(TURNS)[:, None]) % 360.0
         known = replace(photo.query, fov_deg=photo.fov_deg)
         others = self.embed([replace(known, heading_deg=float(heading_deg)) for heading_deg in less_deg.flat])
         if lost := next((other.error for other in others if other.error), ""):
             log.warning("looked at again in one turn only: %s", lost)
             return photo.vectors[None]
-        # From (cameras, turns x headings, dim).
-        ways = np.stack([other.vectors for other in others], axis=1)
-        return ways.reshape(len(ways), *less_deg.shape, -1).swapaxes(0, 1).reshape(TURNS, *photo.vectors.shape)
+        return np.concatenate([other.vectors for other in others]).reshape(TURNS, *photo.vectors.shape)
 
     def _dated(self, answers: Sequence[Localization]) -> list[Localization]:
         rows = [place.row for answer in answers for place in answer.places]

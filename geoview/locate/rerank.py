@@ -118,8 +118,7 @@ class Reranker:
         Args:
             turned: (turns, V, dim) unit vectors: the photo in each of its V ways, turned t times by the same angle
                 against its heading.
-            headings_deg: (V,) heading of each way. Where several are tried, they go round the circle in even steps, for
-                one height and tilt of the camera after another.
+            headings_deg: (V,) heading of each way. Where several are tried, they go round the circle in even steps.
             candidates: Best first.
             n: How many are looked at.
 
@@ -215,16 +214,14 @@ def _between(
     """Refines the best of headings tried in even steps: the top of the parabola through it and its neighbours.
 
     Args:
-        score: (m, V) of all ways.
+        score: (m, V) at all headings.
         way: (m,) the best of each.
         headings_deg: (V,).
     """
-    tried = len(np.unique(headings_deg))
+    tried = len(headings_deg)
     if tried < 3:
         return headings_deg[way]
-    rows, camera, heading = np.arange(len(way)), way // tried, way % tried
-    around = score.reshape(len(score), -1, tried)[rows, camera]
-    left, top, right = (around[rows, (heading + step) % tried] for step in (-1, 0, 1))
+    left, top, right = (score[np.arange(len(way)), (way + step) % tried] for step in (-1, 0, 1))
     steps = 0.5 * (left - right) / np.minimum(left - 2 * top + right, -1e-9)
     refined: NDArray[np.float64] = (headings_deg[way] + 360.0 / tried * steps) % 360.0
     return refined

@@ -5,6 +5,7 @@ import pytest
 
 from geoview.config import InferenceConfig, PlanView
 from geoview.data.queries import PhotoQuery
+from geoview.embed import embed
 from geoview.locate.embedding import PhotoView, embedded_photos, prepared_photo
 
 STREET = PhotoView()
@@ -38,6 +39,19 @@ def test_what_a_photo_tells_comes_before_what_is_said_of_all(tmp_path, strips, k
     assert prepared_photo(strips, query, STREET).fov_deg == 65.0, "nobody tells"
     assert prepared_photo(strips, query, PhotoView(fov_deg=80.0)).fov_deg == 80.0
     assert prepared_photo(strips, PhotoQuery(query.path, fov_deg=50.0), PhotoView(fov_deg=80.0)).fov_deg == 50.0
+
+
+def test_a_heading_has_one_vector_the_mean_of_all_cameras(tmp_path, plans, kit):
+    query = PhotoQuery(kit.write_photo(tmp_path / "round.jpg", (256, 128)))
+    prepared = prepared_photo(plans, query, STREET)
+    alone = np.array(list(embed(plans, prepared.pictures, CONFIG, seen="ground")))
+    (found,) = embedded_photos(plans, [query], STREET, CONFIG)
+    assert found.headings_deg.tolist() == [0.0, 90.0, 180.0, 270.0]
+    for heading_deg, vector in zip(found.headings_deg, found.vectors, strict=True):
+        mean = alone[np.array(prepared.headings_deg) == heading_deg].mean(axis=0)
+        np.testing.assert_allclose(vector, mean / np.linalg.norm(mean), atol=1e-5)
+    (known,) = embedded_photos(plans, [PhotoQuery(query.path, heading_deg=90.0)], STREET, CONFIG)
+    np.testing.assert_allclose(known.vectors, found.vectors[1:2], atol=1e-5)
 
 
 def test_vectors_are_those_of_each_photo_alone_and_in_order(tmp_path, plans, kit):
