@@ -269,7 +269,7 @@ def trained(
         table = csv.writer(file)
         table.writerow(("path", "lat", "lon", "heading_deg", "fov_deg"))
         table.writerows((Path(p.path).resolve(), *p.latlon_deg, p.heading_deg, p.fov_deg) for p in indexed)
-    run = ground.folder / f"run_{level or 'imagery'}_{arguments.steps}"
+    run = ground.folder / f"run_{level or 'imagery'}_{arguments.steps}_{shipped.fingerprint()}"
     fit(
         TrainConfig(
             out=str(run),

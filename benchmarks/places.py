@@ -50,7 +50,7 @@ from geoview.index.fusion import Fusion
 from geoview.locate.embedding import EmbeddedPhoto
 from geoview.locate.localizer import Localization, Localizer, Search
 from geoview.metrics import bootstrap_interval, brier_score, calibration_error, wilson_interval
-from geoview.models.encoder import find_encoder
+from geoview.models.encoder import CrossViewEncoder, find_encoder
 
 FITTED = (("european_town", 811), ("rural", 812))
 ASKED = (("american_grid", 821), ("waterfront", 822))
@@ -83,6 +83,7 @@ def main() -> None:
         "date": datetime.now(UTC).date().isoformat(),
         "rerank": arguments.rerank,
         "fitted_on": [f"{style} {seed}" for style, seed in FITTED],
+        "encoder": {"name": "demo", "fingerprint": CrossViewEncoder.load(find_encoder("demo")).fingerprint()},
         "levels": {},
     }
     fit_size, ask_size = (
@@ -156,7 +157,8 @@ class Made:
 
 
 def embedded(path: Path, queries: Sequence[PhotoQuery], index: CellIndex) -> list[EmbeddedPhoto]:
-    """Embeds photos, or takes what was embedded before."""
+    """Embeds photos, or takes what the same encoder made of them before."""
+    path = path.with_stem(f"{path.stem}_{index.manifest.encoder['fingerprint']}")
     if not path.exists():
         localizer = Localizer(index, InferenceConfig(device="cpu", num_workers=2))
         made: list[EmbeddedPhoto] = []

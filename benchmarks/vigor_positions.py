@@ -222,9 +222,7 @@ def city_of(table: PairTable, name: str, encoder: Path, arguments: argparse.Name
     index = index_of(imagery, middles_deg, encoder, folder, arguments)
     truth_deg = moved_deg(table.reference_latlon_deg[table.positive[mine]], table.offset_px[mine, 0])
     turned = [turned_copy(Path(table.query_path[row]), folder / "turned", rng) for row in mine]
-    photos = embedded(
-        folder / f"photos_{index.manifest.encoder['fingerprint']}.npz", [query for query, _ in turned], index
-    )
+    photos = embedded(folder / "photos.npz", [query for query, _ in turned], index)
     return City(
         name,
         imagery,

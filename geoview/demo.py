@@ -20,7 +20,7 @@ from tqdm import tqdm
 import tiles
 from geoview.config import BuildConfig, DemoConfig, InferenceConfig
 from geoview.data.queries import PhotoQuery, find_queries
-from geoview.errors import RenderError
+from geoview.errors import OutputExistsError, RenderError
 from geoview.evaluate import score_places
 from geoview.files import full_disk_told, remove_folder, write_binary, write_json, write_text
 from geoview.geo import cells
@@ -214,9 +214,16 @@ def index_region(
         out: Index folder.
         inference: How the encoder is run.
         level: S2 level of the cells.
+
+    Raises:
+        OutputExistsError: The index that is finished there is of another encoder.
     """
+    network = CrossViewEncoder.load(encoder)
     if (out / "manifest.json").exists():
-        return CellIndex.open(out)
+        index = CellIndex.open(out)
+        if index.manifest.encoder["fingerprint"] != network.fingerprint():
+            raise OutputExistsError(f"{out}: an index of another encoder than {encoder}; remove it")
+        return index
     settings = BuildConfig(
         encoder=str(encoder),
         imagery=[str(region.reference)],
@@ -229,7 +236,7 @@ def index_region(
         num_workers=inference.num_workers,
     )
     source = tiles.open_source(settings.imagery)
-    return build_index(CrossViewEncoder.load(encoder), source, Region.from_geojson(region.outline), out, settings)
+    return build_index(network, source, Region.from_geojson(region.outline), out, settings)
 
 
 def locate_unaided(index: CellIndex, photos: Sequence[PhotoQuery], inference: InferenceConfig) -> list[Localization]:

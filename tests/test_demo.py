@@ -16,7 +16,7 @@ from PIL import Image
 from geoview import demo as story
 from geoview.cli import main
 from geoview.config import AerialView, DemoConfig, PlanView
-from geoview.demo import DemoSize, demo, locate_unaided, make_region, summary
+from geoview.demo import DemoSize, demo, index_region, locate_unaided, make_region, summary
 from geoview.errors import ConfigError, EncoderError, OutputExistsError, RenderError
 from geoview.geo import cells
 from geoview.geo.regions import Region
@@ -190,6 +190,15 @@ def test_a_folder_of_something_else_is_left_alone(config, tmp_path):
     with pytest.raises(OutputExistsError, match=r"demo.*--overwrite"):
         demo(config, SMALL)
     assert [path.name for path in mine.parent.iterdir()] == ["thesis.txt"]
+
+
+def test_a_finished_index_of_another_encoder_is_not_taken_for_its_own(done, encoder, tmp_path, kit):
+    out, config, _ = done
+    region, index = make_region(config, out, SMALL), out / "index"
+    assert len(index_region(region, encoder, index, config)) == len(CellIndex.open(index))
+    other = kit.make_encoder(aerial=AerialView(32, 2.5)).save(tmp_path / "other")
+    with pytest.raises(OutputExistsError, match="another encoder"):
+        index_region(region, other, index, config)
 
 
 def test_another_seed_needs_another_folder_or_overwrite(config, tmp_path):
