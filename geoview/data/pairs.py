@@ -238,16 +238,25 @@ class PairTable:
         """Parts a validation table off by blocks of about 1 km, so that near-duplicates stay on one side.
 
         Args:
-            share: Share of the blocks to hold out; above 0, it is at least one, if there are two. Places without
+            share: Share of the pairs to hold out. Blocks are drawn one by one, and those that would bring what is held
+                out further from it are left. Above 0, it is one block at least, if there are two. Places without
                 coordinates are blocks of their own.
             seed: Of the draw.
 
         Returns:
             (training, validation) tables; both keep all references.
         """
-        blocks, of_row = np.unique(self.blocks(), return_inverse=True)
-        n_drawn = min(len(blocks) - 1, max(1, round(share * len(blocks)))) if share else 0
-        drawn = np.random.default_rng(seed).permutation(len(blocks)) < n_drawn
+        _, of_row, pairs = np.unique(self.blocks(), return_inverse=True, return_counts=True)
+        drawn = np.zeros(len(pairs), np.bool_)
+        if share and len(pairs) > 1:
+            wanted = share * len(self)
+            # One is left in any case, to learn from.
+            for block in np.random.default_rng(seed).permutation(len(pairs))[1:]:
+                if pairs[block] <= 2 * wanted:
+                    drawn[block] = True
+                    wanted -= pairs[block]
+            if not drawn.any():
+                drawn[pairs.argmin()] = True
         held_out = drawn[of_row]
         return self.take(np.flatnonzero(~held_out)), self.take(np.flatnonzero(held_out))
 

@@ -90,6 +90,13 @@ def fit(config: TrainConfig) -> CrossViewEncoder:
                 "encoder is kept",
                 table.name,
             )
+        if len(validation) > 2 * config.data.validation_share * len(table):
+            log.warning(
+                "%s: %d of %d pairs are held out for validation, those of one block of about 1 km; no block has fewer",
+                table.name,
+                len(validation),
+                len(table),
+            )
         if first and (out / "encoder" / "geoview.json").exists():
             log.info("%s: finished already", out)
             return CrossViewEncoder.load(out / "encoder")

@@ -368,13 +368,24 @@ def test_no_block_is_on_both_sides(n, share, extent_deg, seed):
     assert [side.query_path for side in again] == [training.query_path, validation.query_path]
 
 
-def test_the_share_is_that_of_the_blocks():
+def test_the_share_is_that_of_the_pairs():
     table = spread(2_000, 1.0)
     for share in (0.0, 0.1, 0.5):
         training, validation = table.split(share, 3)
         assert len(validation) == pytest.approx(2_000 * share, abs=60)
         assert len(training) + len(validation) == 2_000
     assert table.split(0.0, 3)[0].query_path == table.query_path
+
+
+@given(share=st.floats(0.05, 0.9), sizes=st.lists(st.integers(1, 40), min_size=2, max_size=30), seed=st.integers(0, 99))
+def test_large_blocks_do_not_break_the_share(share, sizes, seed):
+    """What is held out is off by half of a block at most, but for the least that has to be held out or left."""
+    latlon_deg = np.repeat(np.stack([np.zeros(len(sizes)), np.arange(len(sizes)) / 10.0], axis=-1), sizes, axis=0)
+    names = [f"{i}.jpg" for i in range(len(latlon_deg))]
+    _, held_out = PairTable.of(names, names, latlon_deg=latlon_deg).split(share, seed)
+    wanted = share * len(names)
+    assert len(held_out) <= max(min(sizes), wanted + max(sizes) / 2)
+    assert len(held_out) >= min(wanted - max(sizes) / 2, len(names) - max(sizes))
 
 
 def test_pairs_without_coordinates_are_drawn_one_by_one():

@@ -241,6 +241,15 @@ def test_a_reference_that_queries_share_is_one_to_be_found(shared):
     assert encoder.notes["metrics"] == {"validation_pairs": 4} | {f"validation_recall_at_{k}": 1.0 for k in (1, 5, 10)}
 
 
+@pytest.mark.parametrize(("share", "told"), [(0.05, "4 of 12 pairs are held out"), (0.34, "")])
+def test_blocks_too_large_for_the_share_are_told(shared, caplog, share, told):
+    fit(
+        replace(shared, data=replace(shared.data, validation_share=share), optimiser=replace(shared.optimiser, steps=0))
+    )
+    assert ("held out" in caplog.text) == bool(told)
+    assert told in caplog.text
+
+
 def test_queries_that_share_a_reference_are_not_pushed_apart(shared, tmp_path):
     lines = (tmp_path / "street.csv").read_text().splitlines()
     (tmp_path / "street.csv").write_text("\n".join(lines[:5]) + "\n")
