@@ -43,7 +43,7 @@ from geoview.data.queries import PhotoQuery, find_queries
 from geoview.demo import LEVEL, DemoRegion, index_region
 from geoview.geo import cells
 from geoview.geo.sphere import distance_m
-from geoview.index import cell_index, store
+from geoview.index import scoring, store
 from geoview.index.cell_index import CellIndex
 from geoview.locate.embedding import EmbeddedPhoto
 from geoview.locate.localizer import Localizer, Search
@@ -60,7 +60,7 @@ KINDS = ("panorama", "perspective")
 #: What is counted, and how much of the gain of the best is taken off.
 WAYS: dict[str, tuple[Dates, float]] = {
     "best score": ("max", 0.0),
-    "max": ("max", cell_index.SHARE),
+    "max": ("max", scoring.SHARE),
     "best less all of the gain": ("max", 1.0),
     "mean": ("mean", 0.0),
     "latest": ("latest", 0.0),
@@ -88,7 +88,7 @@ def main() -> None:
         "regions": [f"{style}, seed {arguments.seed}, {arguments.side_m:g} m wide" for style in arguments.styles],
         "level": LEVEL,
         "dates": arguments.dates,
-        "share_of_the_gain": cell_index.SHARE,
+        "share_of_the_gain": scoring.SHARE,
         "ways": scored(asked),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{cpu_model()}, {os.cpu_count()} cores, {arguments.threads} threads used",
@@ -151,7 +151,7 @@ def first_places(
     index: CellIndex, photos: Sequence[EmbeddedPhoto], dates: Dates, share: float, inference: InferenceConfig
 ) -> NDArray[np.uint64]:
     """Returns the cells of the first places, (N,)."""
-    with patch.object(cell_index, "SHARE", share):
+    with patch.object(scoring, "SHARE", share):
         answers = Localizer(index, inference).answer(photos, Search(top_k=1, dates=dates))
     return np.array([answer.places[0].cell_id for answer in answers], np.uint64)
 
