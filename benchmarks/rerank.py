@@ -210,11 +210,12 @@ def ingredients(localizer: Localizer, region: DemoRegion, arguments: argparse.Na
     opened = [StreetPhoto.open(photo.path, read_metadata(photo.path), fov_deg=photo.fov_deg) for photo in region.photos]
 
     def photos_seen(view: PlanView) -> NDArray[np.float32]:
-        """(photos, cameras, headings, dim)."""
+        """(photos, headings, dim), each the mean direction over cameras, as photos are embedded."""
         headings_deg = [360.0 * i / view.headings for i in range(view.headings)]
         plans = (plan for photo in opened for plan, _ in photo.plans(view, headings_deg))
         vectors = np.array(list(embed(encoder, plans, config, seen="ground")))
-        return vectors.reshape(len(opened), -1, view.headings, encoder.dim)
+        mean = vectors.reshape(len(opened), -1, view.headings, encoder.dim).mean(axis=1)
+        return mean / np.linalg.norm(mean, axis=2, keepdims=True)
 
     ids = localizer.index.cell_ids()
     quarters = cells.children(ids)
@@ -222,23 +223,18 @@ def ingredients(localizer: Localizer, region: DemoRegion, arguments: argparse.Na
     at_centre = reranker.codes(ids, TURNS).astype(np.float32)
     at_quarter = reranker.codes(quarters.ravel(), TURNS).reshape(len(ids), 4, TURNS, -1)
     half = photos_seen(replace(spec, headings=2 * spec.headings))
-    whole = half[:, :, ::2]
+    whole = half[:, ::2]
     first = (whole.reshape(-1, encoder.dim) @ at_centre[:, 0].T).reshape(len(opened), -1, len(ids))
     order = np.argsort(-first.max(axis=1), axis=1, kind="stable")[:, : arguments.candidates]
 
     def scored(photos: NDArray[np.float32], chips: NDArray[Any]) -> NDArray[np.float32]:
-        """Scores (photos, cameras, headings, dim) and (cells, places, dim): (photos, candidates, places, ways)."""
-        return np.stack(
-            [
-                chips[mine].astype(np.float32) @ seen.reshape(-1, seen.shape[-1]).T
-                for mine, seen in zip(order, photos, strict=True)
-            ]
-        )
+        """Scores (photos, headings, dim) and (cells, places, dim): (photos, candidates, places, headings)."""
+        return np.stack([chips[mine].astype(np.float32) @ seen.T for mine, seen in zip(order, photos, strict=True)])
 
     def turned(photos: NDArray[np.float32], chips: NDArray[Any], turns: Iterable[int]) -> NDArray[np.float32]:
         """Scores the same, as the mean over turns of chips (cells, places, TURNS, dim)."""
-        step = photos.shape[2] // TURNS
-        each = [scored(np.roll(photos, turn * step, axis=2), chips[:, :, turn]) for turn in turns]
+        step = photos.shape[1] // TURNS
+        each = [scored(np.roll(photos, turn * step, axis=1), chips[:, :, turn]) for turn in turns]
         return np.asarray(np.mean(each, axis=0))
 
     def chips_of(gsd_m: float) -> NDArray[np.float32]:
@@ -265,10 +261,9 @@ def ingredients(localizer: Localizer, region: DemoRegion, arguments: argparse.Na
     answers = {}
     rows = np.arange(len(opened))
     for name, score in variants.items():
-        cell, place, way = np.unravel_index(score.reshape(len(score), -1).argmax(axis=1), score.shape[1:])
-        headings = score.shape[3] // whole.shape[1]
+        cell, place, heading = np.unravel_index(score.reshape(len(score), -1).argmax(axis=1), score.shape[1:])
         where = quarter_deg if score.shape[2] == 4 else centre_deg
-        answers[name] = held_against_truth(region, where[order[rows, cell], place], way % headings * 360.0 / headings)
+        answers[name] = held_against_truth(region, where[order[rows, cell], place], heading * 360.0 / score.shape[3])
     return answers
 
 
