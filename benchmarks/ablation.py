@@ -363,7 +363,7 @@ def training(
 @contextmanager
 def in_the_way_of(arm: Arm, config: TrainConfig) -> Iterator[None]:
     """Puts an arm's way of making batches in the place of ours."""
-    changes = []
+    changes: list[Any] = []
     if arm.published_sampler:
         changes.append(patch.object(tasks, "HardBatches", PublishedBatches))
     if arm.in_degrees:

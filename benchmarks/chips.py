@@ -27,6 +27,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyproj
@@ -76,7 +77,7 @@ def natural_noise(rng: np.random.Generator, size_px: int) -> NDArray[np.uint8]:
     frequency = np.hypot(np.fft.fftfreq(size_px)[:, None], np.fft.rfftfreq(size_px)[None, :])
     spectrum = np.fft.rfft2(rng.standard_normal((size_px, size_px))) / np.maximum(frequency, 1.0 / size_px)
     field = np.fft.irfft2(spectrum)
-    return np.clip(128 + 45 * field / field.std(), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(128 + 45 * field / field.std(), 0, 255), np.uint8)
 
 
 def warped_vrt(dataset: rasterio.io.DatasetReader) -> Method:
@@ -86,7 +87,7 @@ def warped_vrt(dataset: rasterio.io.DatasetReader) -> Method:
     def cut(latlon_deg: tuple[float, float]) -> NDArray[np.uint8]:
         options = {"transform": transform, "width": CHIP_PX, "height": CHIP_PX, "resampling": Resampling.bilinear}
         with WarpedVRT(dataset, crs=aeqd(latlon_deg), **options) as vrt:
-            return vrt.read()
+            return np.asarray(vrt.read())
 
     return cut
 
@@ -133,7 +134,7 @@ def random_places(size_px: int, count: int, seed: int) -> list[tuple[float, floa
     return list(zip(lat.tolist(), lon.tolist(), strict=True))
 
 
-def compare(cog: Path, places: list[tuple[float, float]], cache_mb: int) -> dict:
+def compare(cog: Path, places: list[tuple[float, float]], cache_mb: int) -> dict[str, Any]:
     with (
         rasterio.Env(GDAL_CACHEMAX=cache_mb << 20),
         rasterio.open(cog) as first,
@@ -198,7 +199,7 @@ def per_second(work: Callable[[int], object], count: int, threads: int) -> tuple
     return rates[0], rates[1]
 
 
-def scaling(cog: Path, places: list[tuple[float, float]], rounds: int) -> dict:
+def scaling(cog: Path, places: list[tuple[float, float]], rounds: int) -> dict[str, Any]:
     """Return chips a second for 1 to all cores, beside what the machine gives to pure C that holds no lock."""
     source = tiles.open_source(cog)
     payload = np.random.default_rng(0).integers(0, 64, 200_000, dtype=np.uint8).tobytes()
@@ -220,7 +221,7 @@ def scaling(cog: Path, places: list[tuple[float, float]], rounds: int) -> dict:
             rates["decoding"][threads].append(first)
             rates["decoded_before"][threads].append(again)
             rates["zlib"][threads].append(per_second(compress, 60, threads)[0])
-    report: dict = {"cores": cores}
+    report: dict[str, Any] = {"cores": cores}
     for name, by_threads in rates.items():
         median = {n: statistics.median(values) for n, values in by_threads.items()}
         report[name] = {"per_s": median, "share_of_linear": median[cores] / median[1] / cores}

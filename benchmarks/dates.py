@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import numpy as np
@@ -43,7 +43,7 @@ from geoview.data.queries import PhotoQuery, find_queries
 from geoview.demo import LEVEL, DemoRegion, index_region
 from geoview.geo import cells
 from geoview.geo.sphere import distance_m
-from geoview.index import scoring, store
+from geoview.index import dates, scoring, store
 from geoview.index.cell_index import CellIndex
 from geoview.locate.embedding import EmbeddedPhoto
 from geoview.locate.localizer import Localizer, Search
@@ -56,11 +56,11 @@ from geoview.render.world import make_world
 
 RANGE_M, WITHIN_M = 100.0, 100.0
 BLOCK_LEVEL = 15
-KINDS = ("panorama", "perspective")
+KINDS: tuple[Literal["panorama", "perspective"], ...] = ("panorama", "perspective")
 #: What is counted, and how much of the gain of the best is taken off.
 WAYS: dict[str, tuple[Dates, float]] = {
     "best score": ("max", 0.0),
-    "max": ("max", scoring.SHARE),
+    "max": ("max", dates.SHARE),
     "best less all of the gain": ("max", 1.0),
     "mean": ("mean", 0.0),
     "latest": ("latest", 0.0),
@@ -88,7 +88,7 @@ def main() -> None:
         "regions": [f"{style}, seed {arguments.seed}, {arguments.side_m:g} m wide" for style in arguments.styles],
         "level": LEVEL,
         "dates": arguments.dates,
-        "share_of_the_gain": scoring.SHARE,
+        "share_of_the_gain": dates.SHARE,
         "ways": scored(asked),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{cpu_model()}, {os.cpu_count()} cores, {arguments.threads} threads used",
@@ -229,12 +229,12 @@ def of_several_dates(dated: list[CellIndex], half: NDArray[np.uint64], out: Path
     """Writes the index of the first date, with the codes of all others in some blocks."""
     shutil.rmtree(out, ignore_errors=True)
     first = dated[0]
-    shutil.copytree(first.path / "encoder", out / "encoder")
+    shutil.copytree(first.folder / "encoder", out / "encoder")
     entries = []
     for i, entry in enumerate(first.manifest.shards):
-        rows = store.read_rows(first.path, entry)
+        rows = store.read_rows(first.folder, entry)
         for other in dated[1:]:
-            more = store.read_rows(other.path, other.manifest.shards[i])
+            more = store.read_rows(other.folder, other.manifest.shards[i])
             rows = rows.updated(more.without(~np.isin(cells.parents(more.cell, BLOCK_LEVEL), half)))
         entries.append(store.write_rows(out, entry.parent, rows))
     store.commit(out, replace(first.manifest, shards=entries))

@@ -18,6 +18,7 @@ import argparse
 import logging
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -51,7 +52,7 @@ def main() -> None:
     shutil.copytree(encoder, arguments.out, dirs_exist_ok=True)
 
 
-def photos(naip: Path, out: Path, kind: str) -> Path:
+def photos(naip: Path, out: Path, kind: Literal["panorama", "perspective"]) -> Path:
     """Takes street photos of every square of the city in 2018."""
     _, failures = photograph(
         RenderPhotosConfig(

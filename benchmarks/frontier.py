@@ -28,7 +28,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from machine import cpu_model
@@ -51,7 +51,8 @@ Vectors = NDArray[np.float32]
 Search = Callable[[Vectors, int, Any], NDArray[np.integer]]
 
 # The town, and how finely it is divided: 24,000 cells.
-TOWN, SIDE_M, PHOTOS, LEVEL = ("european_town", 811), 1400.0, 150, 20
+TOWN: tuple[Literal["european_town"], int] = ("european_town", 811)
+SIDE_M, PHOTOS, LEVEL = 1400.0, 150, 20
 
 
 class Method(NamedTuple):
@@ -136,7 +137,7 @@ def rendered(n: int, work: Path) -> tuple[Vectors, Vectors]:
 
 
 def noise(rng: np.random.Generator, n: int) -> Vectors:
-    return (rng.standard_normal((n, DIM)) * SPECTRUM @ ROTATION).astype(np.float32)
+    return np.asarray(rng.standard_normal((n, DIM)) * SPECTRUM @ ROTATION, np.float32)
 
 
 def unit(vectors: Vectors) -> Vectors:
@@ -160,7 +161,7 @@ def geoview(dim: int, memory_bytes_a_row: float | None) -> Method:
         from geoview.index.manifest import Point
 
         index = CellIndex.open(folder)
-        return lambda queries, k, at: index.search_at(Point(*at, 0.0, 0.0), queries, k).row
+        return lambda queries, k, at: index.search_at(Point(at[0], at[1], 0.0, 0.0), queries, k).row
 
     def load() -> None:
         import tempfile
@@ -210,7 +211,7 @@ def write_index(folder: Path, rows: Vectors) -> None:
             none.astype(np.float16),
         )
         entries.append(store.write_rows(folder, str(cells.tokens(np.array([parent]))[0]), shard))
-    made = {"created_at": "", "geoview": "", "imagery": [], "sources": [], "skipped_sources": []}
+    made: dict[str, Any] = {"created_at": "", "geoview": "", "imagery": [], "sources": [], "skipped_sources": []}
     encoder = {"fingerprint": "0" * 16, "folder": "encoder/none"}
     chip = {"size_px": 96, "gsd_m": 0.6}
     store.commit(
@@ -253,7 +254,8 @@ def refined(index: Any, setting: tuple[int, int]) -> None:
     import faiss
 
     index.k_factor = setting[1]
-    faiss.downcast_index(index.base_index).nprobe = setting[0]
+    lists: Any = faiss.downcast_index(index.base_index)
+    lists.nprobe = setting[0]
 
 
 WIDTHS = [16, 32, 64, 128, 256, 512, 1024]

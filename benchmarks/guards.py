@@ -69,7 +69,7 @@ def lower_half(path: str) -> NDArray[np.uint8]:
 def histogram(colours: NDArray[np.uint8]) -> NDArray[np.float32]:
     binned = colours.astype(np.int64) * HISTOGRAM_BINS // 256
     counts = np.bincount(binned @ [HISTOGRAM_BINS**2, HISTOGRAM_BINS, 1], minlength=HISTOGRAM_BINS**3)
-    return np.sqrt(counts / max(1, counts.sum())).astype(np.float32)
+    return np.asarray(np.sqrt(counts / max(1, counts.sum())), np.float32)
 
 
 def by_lot(index: CellIndex, n_photos: int) -> Answers:

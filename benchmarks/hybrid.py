@@ -31,7 +31,7 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import shapely
@@ -105,6 +105,7 @@ INDEXED, IMAGED, ASKED, FITTED = 0, 1, 2, 3
 # Of ten blocks, those whose photos are taken for each.
 BLOCKS = {"asked": range(4), "fitted": range(4, 5), "indexed": range(5, 10)}
 SPARSE = 1 / 30
+KINDS: tuple[Literal["panorama", "perspective"], ...] = ("panorama", "perspective")
 
 
 def main() -> None:
@@ -163,14 +164,14 @@ def measured(style: str, shipped: CrossViewEncoder, arguments: argparse.Namespac
     ways = [Speech(15, border, frustum) for border in (False, True) for frustum in (False, True)]
     for speech in [*ways, *(Speech(level, True, frustum) for level in LEVELS[1:] for frustum in (False, True))]:
         switches = f"border {'on' if speech.border else 'off'}, frustum {'on' if speech.frustum else 'off'}"
-        shards = prototype_shards(stage.index.path, photos, vectors, speech)
+        shards = prototype_shards(stage.index.folder, photos, vectors, speech)
         table = PrototypeTable(speech.level, speech.border, speech.frustum, shards)
         arms |= hybrids(f"averaged, level {speech.level}, {switches}", stage, table, score)
     for level in LEARNT_LEVELS:
         run = trained(ground, indexed, shipped, level, arguments)
         learning = Stage.of(run, ground, fitted, asked, arguments)
         learnt = LearntPrototypes.open(run)
-        shards = learnt_shards(learning.index.path, learnt, learning.index.cell_ids())
+        shards = learnt_shards(learning.index.folder, learnt, learning.index.cell_ids())
         table = PrototypeTable(learnt.level, learnt.border, learnt.frustum, shards, learnt=True)
         arms[f"imagery, encoder of prototypes of level {level}"] = score(
             learning.asked, partial(first_places, learning.localizer, kappa=0.0)
@@ -178,10 +179,11 @@ def measured(style: str, shipped: CrossViewEncoder, arguments: argparse.Namespac
         arms |= hybrids(f"learnt, level {level}", learning, table, score)
     rival = Rival(stage.index, photos, vectors)
     near_m, weight = rival.fitted(stage.fitted)
-    for how, places in {
+    rivals: dict[str, Callable[[list[EmbeddedPhoto]], NDArray[np.float64]]] = {
         "all photos alone": rival.nearest,
         "all photos, fused late": partial(rival.fused, near_m=near_m, weight=weight),
-    }.items():
+    }
+    for how, places in rivals.items():
         arms[how] = {
             **({"weight": weight, "near_m": near_m} if "late" in how else {}),
             "bytes_of_photos": len(photos) * shipped.dim * 2,
@@ -338,7 +340,7 @@ class Ground:
             ):
                 state = world.state(epoch)
                 stand = Stand(state.scene(), RANGE_M, state.roads)
-                for salt, kind in enumerate(("panorama", "perspective")):
+                for salt, kind in enumerate(KINDS):
                     view = PhotoKind(kind, 768 if kind == "panorama" else 320, range_m=RANGE_M, least_range_m=RANGE_M)
                     seed = 10 * arguments.seed + 2 * epoch + salt
                     shots = draw_shots(stand, folder / name, n // 2, view, seed=seed, day=state.date)
@@ -488,8 +490,8 @@ class Rival:
             for i, near_m in enumerate(NEARS_M):
                 for j, sums in enumerate(self._sums(photo, near_m, KAPPAS)):
                     found[i, j] += distance_m(self._centres[int(sums.argmax())], truth_deg) <= RADII_M[0]
-        i, j = np.unravel_index(int(found.argmax()), found.shape)
-        return NEARS_M[int(i)], KAPPAS[int(j)]
+        best = np.unravel_index(int(found.argmax()), found.shape)
+        return NEARS_M[int(best[0])], KAPPAS[int(best[1])]
 
     def _sums(self, photo: EmbeddedPhoto, near_m: float, weights: tuple[float, ...]) -> list[NDArray[np.float32]]:
         query = torch.from_numpy(photo.vectors)

@@ -36,7 +36,7 @@ from geoview import cli
 from geoview.config import AerialView, GroundView
 from geoview.errors import GeoviewError
 from geoview.geo.regions import Region
-from geoview.index import build, cell_index, ground, store
+from geoview.index import cell_index, encoding, ground, store
 from geoview.index.cell_index import CellIndex
 from geoview.models.encoder import CrossViewEncoder
 from geoview.render.region import write_region
@@ -54,7 +54,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     # Small blocks: more moments between which a process can die.
-    build._BLOCK_CELLS, ground._BLOCK_PHOTOS = 64, 8
+    encoding._BLOCK_CELLS, ground._BLOCK_PHOTOS = 64, 8
     always_search_by_lists()
     # With twice the rows, the lists find less of them: that is told, and no damage.
     cell_index._WORSE = 1.0
@@ -83,9 +83,9 @@ class Stage:
         self.part = folder / "part.geojson"
         self.part.write_text(json.dumps(Region.disc(middle, 120.0).to_geojson()))
         torch.manual_seed(0)
-        views = {"ground": GroundView(width_px=64, height_px=32), "aerial": AerialView(size_px=32, gsd_m=2.0)}
         tiny = {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, DIM]}
-        encoder = CrossViewEncoder("convnext_atto", backbone_args=tiny, **views)
+        ground_view, aerial_view = GroundView(width_px=64, height_px=32), AerialView(size_px=32, gsd_m=2.0)
+        encoder = CrossViewEncoder("convnext_atto", ground=ground_view, aerial=aerial_view, backbone_args=tiny)
         self.encoder = encoder.eval().save(folder / "encoder")
         rng = np.random.default_rng(0)
         self.photos = folder / "photos.csv"
@@ -124,7 +124,8 @@ def killed(stage: Stage, kills: int, rng: np.random.Generator) -> dict[str, Any]
     reader = Reader(stage.index)
     counts: Counter[str] = Counter()
     lost: list[str] = []
-    rounds, held = 0, {}
+    rounds = 0
+    held: dict[str, Any] = {}
     seconds: dict[str, float] = {}
     try:
         while counts["kills"] < kills:

@@ -135,7 +135,7 @@ def trained(task: ContrastiveTask, config: Any, device: torch.device) -> float:
             marks.append(time.perf_counter())
 
     _trainer(config, device, Marks()).fit(task)
-    return config.optimiser.batch_size * (len(marks) - 4) / (marks[-1] - marks[3])
+    return float(config.optimiser.batch_size * (len(marks) - 4) / (marks[-1] - marks[3]))
 
 
 def _trainer(config: Any, device: torch.device, *callbacks: lightning.Callback) -> lightning.Trainer:

@@ -31,6 +31,8 @@ from geoview.index.cell_index import CellIndex
 from geoview.index.manifest import Point
 from geoview.topk import top_k
 
+# What takes keywords that its types do not know.
+library: Any = faiss
 # After some tries the allocator has memory at hand for what each asks for.
 QUERIES, K, TRIES = 500, 10, 8
 RECALLS = (0.9, 0.95, 0.99)
@@ -74,7 +76,9 @@ def main() -> None:
                     [None],
                 ),
                 "geoview by lists": (
-                    lambda q, at, region=region: index.search_at(Point(*at, 0.0, 0.0), q, K, region=region).row,
+                    lambda q, at, region=region: (
+                        index.search_at(Point(at[0], at[1], 0.0, 0.0), q, K, region=region).row
+                    ),
                     GRID,
                 ),
                 "faiss IVF-PQ fast scan, refined": (partial(inverted, refined, selector), GRID),
@@ -91,13 +95,13 @@ def main() -> None:
 
 
 def inverted(index: Any, selector: Any, queries: Any, at: tuple[int, int]) -> Any:
-    base = faiss.IVFSearchParameters(nprobe=at[0], sel=selector)
-    parameters = faiss.IndexRefineSearchParameters(k_factor=at[1], base_index_params=base)
+    base = library.IVFSearchParameters(nprobe=at[0], sel=selector)
+    parameters = library.IndexRefineSearchParameters(k_factor=at[1], base_index_params=base)
     return index.search(queries, K, params=parameters)[1]
 
 
 def hnsw(index: Any, selector: Any, queries: Any, at: int) -> Any:
-    return index.search(queries, K, params=faiss.SearchParametersHNSW(efSearch=at, sel=selector))[1]
+    return index.search(queries, K, params=library.SearchParametersHNSW(efSearch=at, sel=selector))[1]
 
 
 def best_of(search: Callable[..., Any], settings: list[Any], queries: Any, truth: Any) -> dict[str, Any]:

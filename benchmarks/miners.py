@@ -156,7 +156,9 @@ def published(
 ) -> list[NDArray[np.int64]]:
     """Batches by the rule of Sample4Geo's code: seeds at random, neighbours as long as they are free."""
     size, half = len(near), with_seed // 2
-    free, pool, batches, batch, failed = np.ones(size, np.bool_), deque(rng.permutation(size).tolist()), [], [], 0
+    free, pool, failed = np.ones(size, np.bool_), deque(rng.permutation(size).tolist()), 0
+    batches: list[NDArray[np.int64]] = []
+    batch: list[int] = []
     while pool and failed < 1_024:
         seed = pool.popleft()
         if not free[seed] or len(batch) == batch_size:

@@ -27,6 +27,7 @@ import rasterio
 import torch
 import yaml
 from machine import cpu_model
+from numpy.typing import NDArray
 from pyproj import Transformer
 
 import tiles
@@ -47,7 +48,7 @@ from geoview.index.build import build_index
 from geoview.index.cell_index import CellIndex
 from geoview.locate.embedding import PhotoView
 from geoview.locate.localizer import Localizer
-from geoview.locate.posterior import cells_a_place, distinct_places
+from geoview.locate.posterior import Place, cells_a_place, distinct_places
 from geoview.metrics import recall_within, wilson_interval
 from geoview.models.encoder import CrossViewEncoder
 from geoview.topk import top_k
@@ -142,7 +143,10 @@ def train_config(city: str, seed: int, arguments: argparse.Namespace) -> TrainCo
     return TrainConfig(
         out=str(arguments.work / f"train_{city}_{seed}_{optimiser.steps}"),
         data=DataConfig(
-            str(pairs), "aerial", [str(arguments.data / city / "2016")], [str(arguments.data / city / "2018")]
+            str(pairs),
+            query_view="aerial",
+            query_imagery=[str(arguments.data / city / "2016")],
+            reference_imagery=[str(arguments.data / city / "2018")],
         ),
         encoder=EncoderConfig(**encoder),
         augment=AugmentConfig(**content["augment"]),
@@ -170,13 +174,15 @@ def locate(index: CellIndex, truth: dict[str, tuple[float, float]]) -> np.ndarra
     return np.stack([distances(a.places, truth[a.query]) for a in answers])
 
 
-def distances(found: list, true_deg: tuple[float, float]) -> np.ndarray:
+def distances(found: list[Place], true_deg: tuple[float, float]) -> NDArray[np.float64]:
     row = np.full(5, np.inf)
     row[: len(found)] = [distance_m(np.array(p.latlon_deg), np.array(true_deg)) for p in found]
     return row
 
 
-def histogram_answers(index: CellIndex, source: tiles.ImagerySource, truth: dict) -> np.ndarray:
+def histogram_answers(
+    index: CellIndex, source: tiles.ImagerySource, truth: dict[str, tuple[float, float]]
+) -> NDArray[np.float64]:
     """Ranks the same cells by the inner product of joint RGB histograms (Hellinger kernel)."""
     ids = index.cell_ids()
     view = index.chip
@@ -193,10 +199,10 @@ def histogram_answers(index: CellIndex, source: tiles.ImagerySource, truth: dict
     return np.stack([distances(f, centre) for f, centre in zip(found, truth.values(), strict=True)])
 
 
-def histogram(chip: tiles.Chip) -> np.ndarray:
+def histogram(chip: tiles.Chip) -> NDArray[np.float32]:
     pixels = chip.pixels[chip.valid].astype(np.int64) * HISTOGRAM_BINS // 256
     counts = np.bincount(pixels @ [HISTOGRAM_BINS**2, HISTOGRAM_BINS, 1], minlength=HISTOGRAM_BINS**3)
-    return np.sqrt(counts / max(1, counts.sum())).astype(np.float32)
+    return np.asarray(np.sqrt(counts / max(1, counts.sum())), np.float32)
 
 
 def reachable(index: CellIndex, truth: dict[str, tuple[float, float]]) -> float:

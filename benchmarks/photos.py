@@ -102,7 +102,8 @@ def _located(photos: Path, index: Path) -> dict[str, Any]:
 
 def _exiftool(paths: list[Path]) -> list[dict[str, Any]]:
     command = ["exiftool", "-n", "-json", *TAGS, *map(str, paths)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    found: list[dict[str, Any]] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    return found
 
 
 def _ours(metadata: PhotoMetadata) -> dict[str, Any]:

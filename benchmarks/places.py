@@ -198,7 +198,7 @@ def blanks(arguments: argparse.Namespace) -> list[PhotoQuery]:
             path = folder / f"{kind}_{i:03}.jpg"
             colours = rng.uniform(0, 255, (2, 3))
             noise = rng.normal(0, 3, (height, width, 3))
-            flat, shaded = np.full((height, width, 3), colours[0]), np.linspace(*colours, height)[:, None]
+            flat, shaded = np.full((height, width, 3), colours[0]), np.linspace(colours[0], colours[1], height)[:, None]
             noisy = rng.uniform(0, 255, (height, width, 3))
             coarse = Image.fromarray(rng.integers(0, 255, (6, 12, 3), dtype=np.uint8))
             blurred = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.float64)
@@ -293,7 +293,7 @@ def grown_by(localizer: Localizer, made: Made, other: Made, level: int) -> Local
     """Returns the index with the other region's imagery added."""
     folder = made.folder / f"grown_{level}"
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(localizer.index.path, folder)
+    shutil.copytree(localizer.index.folder, folder)
     config = AddConfig(imagery=[str(other.region.reference)], device="cpu")
     add_to_index(
         folder, tiles.open_source(config.imagery), Region.from_geojson(other.region.outline), config, photos=[]

@@ -24,6 +24,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 # One thread a process: what is counted is cores.
 os.environ.update({name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")})
@@ -108,11 +109,11 @@ def views(scene: Scene, n: int) -> tuple[list[Camera], list[Light]]:
 # -- against peers -----------------------------------------------------------------------------------------------------
 
 
-def one_core(scene: Scene, cameras: list[Camera], lights: list[Light], n: int) -> dict:
+def one_core(scene: Scene, cameras: list[Camera], lights: list[Light], n: int) -> dict[str, Any]:
     """Measures ours and the peers in turn, picture by picture, so that noise from other jobs hits all of them alike."""
     # Level cameras: then rows and elevations are the same thing for all, and hits can be compared.
     level = [replace(camera, pitch_deg=0.0, roll_deg=0.0) for camera in cameras[:n]]
-    methods = {
+    methods: dict[str, Callable[[int], Any]] = {
         "ours": lambda i: render(scene, level[i], lights[i]),
         "ray by ray": lambda i: shaded(scene, level[i], lights[i], march_each_ray),
         "all rays at once": lambda i: shaded(scene, level[i], lights[i], march_all_rays),
@@ -212,11 +213,13 @@ def rays(scene: Scene, camera: Camera) -> tuple[NDArray[np.float64], NDArray[np.
     return azimuth, np.tan(np.radians(elevation_deg)), float(scene.surface_m[y, x]) + camera.eye_m
 
 
-def stopped(z: NDArray, top: NDArray, terrain: NDArray, cover: NDArray, trunk: NDArray) -> NDArray[np.bool_]:
+def stopped(
+    z: NDArray[Any], top: NDArray[Any], terrain: NDArray[Any], cover: NDArray[Any], trunk: NDArray[Any]
+) -> NDArray[np.bool_]:
     """Tells where a ray at height z is inside something: free are the air and what is below a crown, but its trunk."""
     tall = top - terrain
     below_crown = (cover == Cover.CANOPY) & (tall > HEDGE_M) & (z < terrain + CROWN_BASE * tall) & ~trunk
-    return np.where(below_crown, z < terrain, z < top)
+    return np.asarray(np.where(below_crown, z < terrain, z < top))
 
 
 def shaded(scene: Scene, camera: Camera, light: Light, march: Callable[[Scene, Camera], Hit]) -> NDArray[np.uint8]:
@@ -224,14 +227,14 @@ def shaded(scene: Scene, camera: Camera, light: Light, march: Callable[[Scene, C
     distance, at = march(scene, camera)
     colour = light.far(*np.meshgrid(azimuth.astype(np.float32), rise.astype(np.float32)))
     clear = np.where(np.isfinite(distance), np.exp(-np.minimum(distance, 1e6) / light.haze_m), 0.0)[..., None]
-    colour = colour + (scene.texture.reshape(-1, 3)[at] / 255.0 - colour) * clear
-    return np.clip(colour * 255, 0, 255).astype(np.uint8)
+    lit = colour + (scene.texture.reshape(-1, 3)[at] / 255.0 - colour) * clear
+    return np.clip(lit * 255, 0, 255).astype(np.uint8)
 
 
 # -- over processes ----------------------------------------------------------------------------------------------------
 
 
-def scaling(scene: Scene, cameras: list[Camera], lights: list[Light], arguments: argparse.Namespace) -> dict:
+def scaling(scene: Scene, cameras: list[Camera], lights: list[Light], arguments: argparse.Namespace) -> dict[str, Any]:
     """Returns panoramas a second over processes, beside gigabytes of memory that they copy a second."""
     source = np.random.default_rng(0).integers(0, 256, 64 << 20, np.uint8)
     target = np.empty_like(source)
@@ -280,13 +283,13 @@ def per_second(job: Callable[[int], None], count: int, processes: int) -> float:
     for each in running:
         each.join()
     # The clock is the system's, the same in all processes.
-    return processes * count / (max(end for _, end in times) - min(start for start, _ in times))
+    return float(processes * count / (max(end for _, end in times) - min(start for start, _ in times)))
 
 
 # -- what bounds it ----------------------------------------------------------------------------------------------------
 
 
-def bound(scene: Scene, cameras: list[Camera], lights: list[Light]) -> dict:
+def bound(scene: Scene, cameras: list[Camera], lights: list[Light]) -> dict[str, Any]:
     """Parts the time of a panorama, and compares the reads of its profiles with the machine's rate of such reads."""
     distances = samples_m()
     azimuth = np.arange(PANORAMA.width_px) * 2 * np.pi / PANORAMA.width_px

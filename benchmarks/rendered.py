@@ -121,14 +121,14 @@ def worlds(encoder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             about = {"style": style, "seen_in_training": style != UNSEEN_STYLE, "seed": seed}
             region = rendered(style, seed, arguments)
             folder = region_folder(style, seed, arguments)
-            indexes = {
-                name: index_region(
+            indexes = [
+                index_region(
                     region, weights, index_folder(folder, name, weights, arguments.level), running(arguments),
                     level=arguments.level,
                 )
                 for name, weights in (("encoder", encoder), ("untrained", untrained))
-            }  # fmt: skip
-            found, check = guarded(*indexes.values(), region.reference, region.photos, folder, arguments)
+            ]  # fmt: skip
+            found, check = guarded(indexes[0], indexes[1], region.reference, region.photos, folder, arguments)
             rows += tell({**about, **row} for row in found)
             checks.append({**about, **check})
     return {
@@ -181,7 +181,7 @@ def naip(encoder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             naip_index(chips, weights, index_folder(folder, name, weights, arguments.level), arguments)
             for name, weights in (("encoder", encoder), ("untrained", untrained))
         ]
-        found, check = guarded(*indexes, chips, photos, folder, arguments)
+        found, check = guarded(indexes[0], indexes[1], chips, photos, folder, arguments)
         rows += tell({"city": city, "role": role, **row} for row in found)
         checks.append({"city": city, "role": role, **check})
     return {
@@ -250,7 +250,9 @@ def scored(index: CellIndex, photos: list[PhotoQuery], methods: dict[str, Answer
     return rows
 
 
-def score_many(lots: Answers, mine: NDArray[np.intp], truth_deg: NDArray, centres_deg: NDArray) -> dict[str, float]:
+def score_many(
+    lots: Answers, mine: NDArray[np.intp], truth_deg: NDArray[np.float64], centres_deg: NDArray[np.float64]
+) -> dict[str, float]:
     """Scores several draws for each photo together: `lots` holds one draw of all photos after another."""
     n = len(truth_deg)
     rows = (mine[None] + n * np.arange(len(lots) // n)[:, None]).ravel()
@@ -305,7 +307,7 @@ def running(arguments: argparse.Namespace) -> InferenceConfig:
 
 
 def region_folder(style: str, seed: int, arguments: argparse.Namespace) -> Path:
-    return arguments.work / f"{style}_{seed}_{arguments.side_m:g}_{arguments.photos}"
+    return Path(arguments.work) / f"{style}_{seed}_{arguments.side_m:g}_{arguments.photos}"
 
 
 def index_folder(folder: Path, name: str, encoder: Path, level: int) -> Path:
@@ -313,7 +315,7 @@ def index_folder(folder: Path, name: str, encoder: Path, level: int) -> Path:
     return folder / f"index_{name}_{CrossViewEncoder.load(encoder).fingerprint()}_{level}"
 
 
-def rendered(style: str, seed: int, arguments: argparse.Namespace) -> DemoRegion:
+def rendered(style: Any, seed: int, arguments: argparse.Namespace) -> DemoRegion:
     config = DemoConfig(out="", seed=seed, style=style, num_workers=arguments.threads)
     size = DemoSize(arguments.side_m, arguments.photos, arguments.photos, least_cells=1)
     return make_region(config, region_folder(style, seed, arguments), size)

@@ -215,7 +215,7 @@ def ingredients(localizer: Localizer, region: DemoRegion, arguments: argparse.Na
         plans = (plan for photo in opened for plan, _ in photo.plans(view, headings_deg))
         vectors = np.array(list(embed(encoder, plans, config, seen="ground")))
         mean = vectors.reshape(len(opened), -1, view.headings, encoder.dim).mean(axis=1)
-        return mean / np.linalg.norm(mean, axis=2, keepdims=True)
+        return np.asarray(mean / np.linalg.norm(mean, axis=2, keepdims=True))
 
     ids = localizer.index.cell_ids()
     quarters = cells.children(ids)
@@ -243,7 +243,7 @@ def ingredients(localizer: Localizer, region: DemoRegion, arguments: argparse.Na
 
     alone, centred = scored(whole, at_centre[:, :1]), at_centre[:, None]
     best = turned(whole, at_quarter, range(TURNS))
-    variants = {
+    variants: dict[str, NDArray[np.floating]] = {
         "codes": alone,
         "quarters": scored(whole, at_quarter[:, :, 0]),
         "4 turns": turned(whole, centred, range(0, TURNS, TURNS // 4)),

@@ -58,7 +58,7 @@ def write(args: argparse.Namespace) -> dict[str, Any]:
         dates = np.full(len(here), 20200600, np.int32)
         rows = store.Rows(codes_of(here, args.dim), here, dates, ones, none.astype(np.uint64), none.astype(np.float16))
         entries.append(store.write_rows(args.work, str(cells.tokens(np.array([parent]))[0]), rows))
-    made = {"created_at": "", "geoview": "", "imagery": [], "sources": [], "skipped_sources": []}
+    made: dict[str, Any] = {"created_at": "", "geoview": "", "imagery": [], "sources": [], "skipped_sources": []}
     encoder = {"fingerprint": "0" * 16, "folder": "encoder/none"}
     chip = {"size_px": 96, "gsd_m": 0.6}
     manifest = Manifest(level=16, dim=args.dim, chip=chip, encoder=encoder, min_coverage=0.5, shards=entries, **made)

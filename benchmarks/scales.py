@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -159,7 +159,7 @@ def built(
     source = Counted(tiles.open_source(config.imagery))
     loaded, outline = CrossViewEncoder.load(encoder), Region.from_geojson(region.outline)
     clock, processor = time.perf_counter(), time.process_time()
-    index = build_index(loaded, source, outline, out, config)
+    index = build_index(loaded, cast(tiles.ImagerySource, source), outline, out, config)
     return index, {
         "cells": len(index),
         "chips_a_cell": round(source.chips.total() / len(index), 3),

@@ -99,9 +99,11 @@ def prepared(work: Path) -> list[PhotoQuery]:
 
 def small() -> CrossViewEncoder:
     torch.manual_seed(0)
-    views = {"ground": GroundView(width_px=64, height_px=32), "aerial": AerialView(size_px=32, gsd_m=4.8)}
     return CrossViewEncoder(
-        "convnext_atto", backbone_args={"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]}, **views
+        "convnext_atto",
+        ground=GroundView(width_px=64, height_px=32),
+        aerial=AerialView(size_px=32, gsd_m=4.8),
+        backbone_args={"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]},
     ).eval()
 
 
@@ -177,6 +179,7 @@ async def many(
         nonlocal begun
         while begun < requests and time.perf_counter() < start + most_s:
             photo, sent = photos[begun % len(photos)], time.perf_counter()
+            assert photo.content is not None, "photos are sent as bytes"
             begun += 1
             answer = await client.post("/locate", files={"photos": (photo.path, photo.content)})
             assert answer.json()["answers"][0]["status"] == "ok", answer.text
@@ -210,7 +213,7 @@ def made_up(index: Path, args: argparse.Namespace) -> dict[str, Any]:
     statuses: Counter[int] = Counter()
     failures: Counter[str] = Counter()
     with service(index, args.threads) as (url, _):
-        schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+        schema: Any = schemathesis.openapi.from_url(f"{url}/openapi.json")
         operations = [result.ok() for result in schema.get_all_operations()]
         rounds = 0
         while sum(statuses.values()) < args.cases:

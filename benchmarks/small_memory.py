@@ -88,7 +88,7 @@ def run(root: Path, size: int | None, seed: int, arguments: argparse.Namespace) 
         marks.append(time.perf_counter())
         original(self, *given)
 
-    tasks.ContrastiveTask.on_train_batch_start = marked  # type: ignore[method-assign]
+    tasks.ContrastiveTask.on_train_batch_start = marked  # type: ignore[assignment,method-assign]
     encoder = fit(config)
     peak_mb = memory_mb() - before[0]
     settings = EvaluateConfig(

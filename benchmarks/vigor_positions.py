@@ -179,8 +179,8 @@ def main() -> None:
 def rendered(arguments: argparse.Namespace) -> Path:
     """Makes the data set, unless it is there; returns its folder."""
     # One of the styles to learn from makes way for the one that no encoder has learnt from.
-    layouts.TRAINING_STYLES = STYLES
-    root = arguments.work / f"rendered_{arguments.panoramas}_{arguments.size_m:g}"
+    vars(layouts)["TRAINING_STYLES"] = STYLES
+    root = Path(arguments.work) / f"rendered_{arguments.panoramas}_{arguments.size_m:g}"
     write_dataset(
         RenderDatasetConfig(
             "vigor",
@@ -377,7 +377,8 @@ def answered(
                     if localized is plain:
                         answers[MIDDLE].append(told(best.places, photo, best))
             with path.with_suffix(".part").open("wb") as file:
-                np.savez(file, **{name: np.array(rows) for name, rows in answers.items()})
+                kept_rows: dict[str, Any] = {name: np.array(rows) for name, rows in answers.items()}
+                np.savez(file, **kept_rows)
             path.with_suffix(".part").rename(path)
         with np.load(path) as kept:
             for name in kept.files:

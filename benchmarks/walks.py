@@ -32,7 +32,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import numpy as np
@@ -62,7 +62,7 @@ from geoview.render.shots import PhotoKind, Shot, Stand, shots_at
 from geoview.render.world import State, make_world
 
 RANGE_M = 100.0
-KINDS = {"panorama": 1024, "perspective": 320}
+KINDS: dict[Literal["panorama", "perspective"], int] = {"panorama": 1024, "perspective": 320}
 PER_SPOT, PER_WALK = 5, 10
 #: Of a walker: 14 m from one photo to the next.
 SPEED_KMH, STEP_S = 5.0, 10.0
@@ -225,7 +225,7 @@ def asked_in(
     """Asks about groups of photos; if wanted, `STRAYS` times, with one of each replaced by that of another group."""
     n, rounds = len(groups), 1 if stray is None else STRAYS
     error_m = np.empty((rounds * n, len(groups[0])))
-    rejected, p, radius_m = (np.empty(error_m.shape, dtype) for dtype in (np.bool_, np.float64, np.float64))
+    rejected, p, radius_m = np.empty(error_m.shape, np.bool_), np.empty(error_m.shape), np.empty(error_m.shape)
     for number in range(rounds * n):
         group = groups[number % n]
         given = list(group)
@@ -252,10 +252,10 @@ def scored(asked: list[Asked], about: Callable[[Asked], dict[str, str]]) -> list
         groups = [np.broadcast_to(each.group[:, None], each.error_m.shape) + 10_000 * i for i, each in enumerate(mine)]
         group = np.concatenate([each.own(numbers) for each, numbers in zip(mine, groups, strict=True)])
         row: dict[str, Any] = {**dict(key), "n_answers": len(error_m), "n_groups": len(np.unique(group))}
-        for radius_m in RADII_M:
-            right = error_m <= radius_m
-            row[f"recall_at_1_within_{radius_m}_m"] = share(right, group)
-            row[f"more_than_alone_within_{radius_m}_m"] = share(right.astype(int) - (alone_m <= radius_m), group)
+        for within_m in RADII_M:
+            right = error_m <= within_m
+            row[f"recall_at_1_within_{within_m}_m"] = share(right, group)
+            row[f"more_than_alone_within_{within_m}_m"] = share(right.astype(int) - (alone_m <= within_m), group)
         row["median_error_m"] = round(float(np.median(error_m)), 1)
         p, radius_m = (
             np.concatenate([each.own(getattr(each, name)) for each in mine]) for name in ("p_within_100m", "radius_m")
