@@ -47,9 +47,9 @@ class PlanView:
     """What a street photo shows the encoder: the level ground that it would be of, seen from above, north up.
 
     Streets then run in a photo as they do in a chip of the same size, whatever the camera; what stands on the ground is
-    drawn out away from the photographer, and what is above the horizon is not seen. Of what nobody knows of
-    a camera, headings are tried in turn; over what bends the plan most, the height of panoramas and the tilt of other
-    photos, embeddings are averaged.
+    drawn out away from the photographer, and what is above the horizon is not seen. Of what nobody knows of a camera,
+    headings are tried in turn; over what bends the plan most, the height of panoramas and the tilt of other photos,
+    embeddings are averaged.
 
     Attributes:
         size_px: Edge of the picture, the photographer in the middle.
