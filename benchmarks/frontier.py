@@ -110,14 +110,15 @@ def rendered(n: int, work: Path) -> tuple[Vectors, Vectors]:
     folder = work / f"{style}_{seed}"
     settings = DemoConfig(out=str(folder), style=style, seed=seed, num_workers=BUILD_THREADS)
     region = make_region(settings, folder, DemoSize(SIDE_M, PHOTOS, PHOTOS, least_cells=1))
-    path, encoder = folder / f"index_{LEVEL}", find_encoder("demo")
+    network = CrossViewEncoder.load(find_encoder("demo"))
+    path = folder / f"index_{LEVEL}_{network.fingerprint()}"
     if not (path / "manifest.json").exists():
         config = BuildConfig(
-            encoder=str(encoder), imagery=[str(region.reference)], out=str(path), level=LEVEL, device="cpu"
+            encoder=str(find_encoder("demo")), imagery=[str(region.reference)], out=str(path), level=LEVEL, device="cpu"
         )
         source, outline = tiles.open_source(config.imagery), Region.from_geojson(region.outline)
         photos = region.photos[::2]
-        build_index(CrossViewEncoder.load(encoder), source, outline, path, config, photos=photos).close()
+        build_index(network, source, outline, path, config, photos=photos).close()
     with CellIndex.open(path) as index:
         index.set_fusion(Fusion(1.0), {})
         codes = [block for number in range(len(index.manifest.shards)) for block in index.codes(number)]
