@@ -179,7 +179,7 @@ def main() -> None:
 def rendered(arguments: argparse.Namespace) -> Path:
     """Makes the data set, unless it is there; returns its folder."""
     # One of the styles to learn from makes way for the one that no encoder has learnt from.
-    vars(layouts)["TRAINING_STYLES"] = STYLES
+    layouts.TRAINING_STYLES = STYLES  # type: ignore[attr-defined]
     root = Path(arguments.work) / f"rendered_{arguments.panoramas}_{arguments.size_m:g}"
     write_dataset(
         RenderDatasetConfig(

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
 import tiles
-from geoview.config import AerialView, GroundView, InferenceConfig, Seen
+from geoview.config import AerialView, GroundView, InferenceConfig, PlanView, Seen
 from geoview.data.photos import load_image, read_metadata, read_size_px
 from geoview.data.queries import PhotoQuery
 from geoview.data.views import StreetPhoto, aerial_view
 from geoview.embed import Picture, embed, read_ahead
 from geoview.errors import ConfigError, GeoviewError
+from geoview.index.prototypes import directions
 from geoview.models.encoder import CrossViewEncoder
 
 __all__ = ["EmbeddedPhoto", "PhotoView", "PreparedPhoto", "embedded_photos", "prepared_photo"]
@@ -42,10 +43,10 @@ class PreparedPhoto:
 
     Attributes:
         query: The photo.
-        pictures: One a way; none of a photo that could not be read.
+        pictures: One a way; none of a photo that could not be read, or shows nothing that the encoder looks at.
         headings_deg: Of each; NaN where it does not matter.
         latlon_deg: Position that came with the photo.
-        error: Why it could not be read.
+        error: Why there are none.
         fov_deg: Azimuth that its width spans; None for photos from above.
     """
 
@@ -63,10 +64,10 @@ class EmbeddedPhoto:
 
     Attributes:
         query: The photo.
-        vectors: (V, dim) unit vectors; none for a photo that could not be read.
+        vectors: (V, dim) unit vectors; none for a photo that has failed. Zeros where nothing is seen at a heading.
         headings_deg: (V,) heading of each, NaN where it does not matter.
         latlon_deg: Position that came with the photo.
-        error: Why it could not be read.
+        error: Why it has failed.
         fov_deg: Azimuth that its width spans; None for photos from above.
     """
 
@@ -115,12 +116,14 @@ def _by_heading(photo: PreparedPhoto, vectors: NDArray[np.float32]) -> tuple[NDA
     """Returns the mean direction of a photo's vectors at each heading, and the headings in ascending order.
 
     Which camera it was, nobody asks: to let the best of them count gives false places more chances, and the mean is
-    less noisy. More photos are found by it, in a search for fewer vectors.
+    less noisy. More photos are found by it, in a search for fewer vectors. A camera that would have seen nothing has no
+    say.
     """
     headings_deg, which = np.unique(photo.headings_deg, return_inverse=True)
+    seeing = np.flatnonzero([picture.valid.any() for picture in photo.pictures])
     sums = np.zeros((len(headings_deg), vectors.shape[1]), np.float32)
-    np.add.at(sums, which, vectors)
-    return sums / np.linalg.norm(sums, axis=1, keepdims=True), headings_deg
+    np.add.at(sums, which[seeing], vectors[seeing])
+    return directions(sums), headings_deg
 
 
 def prepared_photo(encoder: CrossViewEncoder, query: PhotoQuery, view: PhotoView) -> PreparedPhoto:
@@ -131,6 +134,16 @@ def prepared_photo(encoder: CrossViewEncoder, query: PhotoQuery, view: PhotoView
         query: The photo.
         view: What it shows, where it does not tell.
     """
+    prepared = _read(encoder, query, view)
+    if prepared.error or any(picture.valid.any() for picture in prepared.pictures):
+        return prepared
+    spec = encoder.aerial if view.kind == "aerial" else encoder.ground
+    ground = f", the ground within {spec.reach_m:.0f} m of the camera" if isinstance(spec, PlanView) else ""
+    error = f"{query.path}: shows nothing of what this encoder looks at{ground}; check its field of view or scale"
+    return replace(prepared, pictures=[], headings_deg=[], error=error)
+
+
+def _read(encoder: CrossViewEncoder, query: PhotoQuery, view: PhotoView) -> PreparedPhoto:
     latlon_deg = query.latlon_deg
     try:
         if view.kind == "aerial" and view.gsd_m is None:

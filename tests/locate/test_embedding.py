@@ -1,7 +1,10 @@
 """From photos to vectors: every way in which a photo may have been taken, and what cannot be read."""
 
+import re
+
 import numpy as np
 import pytest
+import torch
 
 from geoview.config import InferenceConfig, PlanView
 from geoview.data.queries import PhotoQuery
@@ -52,6 +55,30 @@ def test_a_heading_has_one_vector_the_mean_of_all_cameras(tmp_path, plans, kit):
         np.testing.assert_allclose(vector, mean / np.linalg.norm(mean), atol=1e-5)
     (known,) = embedded_photos(plans, [PhotoQuery(query.path, heading_deg=90.0)], STREET, CONFIG)
     np.testing.assert_allclose(known.vectors, found.vectors[1:2], atol=1e-5)
+
+
+def test_a_photo_without_any_ground_is_told(tmp_path, kit):
+    """Of a tele lens no more than the horizon is seen; that would be as like every place."""
+    query = PhotoQuery(kit.write_photo(tmp_path / "tele.jpg"), latlon_deg=(1.0, 2.0), fov_deg=0.5)
+    level = PlanView(size_px=32, gsd_m=4.8, headings=4, eye_heights_m=(2.0,), pitches_deg=(0.0,))
+    (found,) = embedded_photos(kit.make_encoder(ground=level), [query], STREET, CONFIG)
+    assert (len(found.vectors), len(found.headings_deg), found.latlon_deg) == (0, 0, (1.0, 2.0))
+    assert re.search(r"tele\.jpg: shows nothing.*ground within 77 m", found.error)
+
+
+def test_a_camera_that_sees_no_ground_has_no_say(tmp_path, kit):
+    query = PhotoQuery(kit.write_photo(tmp_path / "tele.jpg"), fov_deg=5.0)
+
+    def vectors(*pitches_deg):
+        ground = PlanView(size_px=32, gsd_m=4.8, headings=4, eye_heights_m=(2.0,), pitches_deg=pitches_deg)
+        encoder = kit.make_encoder(ground=ground)
+        for parameter in encoder.parameters():
+            if parameter.ndim == 1:  # with biases, an empty picture has a vector, too
+                torch.nn.init.normal_(parameter)
+        (found,) = embedded_photos(encoder, [query], STREET, CONFIG)
+        return found.vectors
+
+    np.testing.assert_allclose(vectors(0.0, -20.0), vectors(0.0), atol=1e-5)
 
 
 def test_vectors_are_those_of_each_photo_alone_and_in_order(tmp_path, plans, kit):
