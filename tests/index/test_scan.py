@@ -19,9 +19,11 @@ def drawn(rng, sizes, values=None):
     return [draw(size=(n, DIM)).astype(np.float16) for n in sizes]
 
 
+@pytest.mark.parametrize("part_rows", [64, 2**15])
 @pytest.mark.parametrize("num_workers", [1, 3])
 @pytest.mark.parametrize("k", [1, 10, 700])
-def test_a_scan_is_a_full_sort(k, num_workers):
+def test_a_scan_is_a_full_sort(k, num_workers, part_rows, monkeypatch):
+    monkeypatch.setattr("geoview.index.scan._PART_ROWS", part_rows)
     rng = np.random.default_rng(0)
     blocks, query = drawn(rng, (300, 1, 0, 250)), rng.normal(size=DIM)
     rows, scores = scan(query, blocks, k, num_workers=num_workers)
