@@ -48,9 +48,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/pipeline.json"))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    place = args.work / "region"
+    place = args.work / "region_1600"
     if not (place / "region.json").exists():
-        world = make_world("european_town", 1, size_m=(1200.0, 1200.0))
+        world = make_world("european_town", 1, size_m=(1600.0, 1600.0))
         write_region(world, place, n_panoramas=0, n_perspective=0, seed=1, num_workers=1)
     ortho = place / json.loads((place / "region.json").read_text())["reference"]
     if args.backbone:
@@ -64,7 +64,7 @@ def main() -> None:
     source = tiles.open_source([str(ortho)])
     west, south, east, north = source.coverage().bounds
     middle_deg = ((south + north) / 2, (west + east) / 2)
-    region = Region.disc(middle_deg, 150.0 if args.backbone else 450.0)
+    region = Region.disc(middle_deg, 150.0 if args.backbone else 650.0)
     ids = region.cells(args.level)
     config = BuildConfig(
         encoder=str(folder),

@@ -27,8 +27,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
 
-# Pixels that make a batch worth a thread of its own: with fewer, threads wait for each other's turn in Python.
-_PIXELS_A_THREAD = 2**18
+# Pixels that make a batch worth a thread of its own, with fewer, threads wait for each other's turn in Python; and how
+# many are enough.
+_PIXELS_A_THREAD, _PIXELS_AT_ONCE = 2**18, 2**19
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -136,7 +137,7 @@ def _beside_each_other(
     if n_threads == 1:
         yield from map(vectors_of, _batches(pictures, batch_size))
         return
-    batches = _batches(pictures, batch_size, _PIXELS_A_THREAD)
+    batches = _batches(pictures, batch_size, _PIXELS_AT_ONCE)
     first = list(islice(batches, n_threads))
     if len(first) < n_threads or any(_n_px(batch) < _PIXELS_A_THREAD for batch in first):
         yield from map(vectors_of, _batches(chain.from_iterable(chain(first, batches)), batch_size))

@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -242,7 +242,7 @@ class _Build:
         waiting = dict(_shards(self.ranges, self.config.level))
         entries: dict[str, ShardEntry] = {}
         total = sum(waiting.values())
-        with progress("index build", total) as bar:
+        with progress("index build", total) as bar, closing(self._encoding):
             # Once another has committed, what all have made is in the index, and no longer in the journal.
             while waiting and not self._differing(plan):
                 for parent, n_cells in list(waiting.items()):

@@ -7,7 +7,7 @@ import math
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,12 @@ __all__ = ["Encoding", "progress"]
 # Cells between two saves: what a kill costs at most, and what is kept in memory as float32.
 _BLOCK_CELLS = 2048
 # Chips that make it worth while to start processes that cut them, and how many are cut at a time.
-_MANY_CHIPS, _STRETCH_CHIPS = 4096, 32
+_MANY_CHIPS, _STRETCH_CHIPS = 1024, 32
 
 
 @dataclass
 class Encoding:
-    """Makes rows of cells, in which no block is lost when the process is killed.
+    """Makes rows of cells, in which no block is lost when the process is killed; to be closed.
 
     Attributes:
         encoder: Embeds chips.
@@ -51,6 +51,13 @@ class Encoding:
     source: tiles.ImagerySource | None
     config: BuildConfig
     journal: Path
+    _processes: tiles.ChipProcesses | None = field(default=None, init=False)
+
+    def close(self) -> None:
+        """Ends the processes that cut chips, if there are any."""
+        if self._processes is not None:
+            self._processes.close()
+            self._processes = None
 
     def rows(self, ids: NDArray[np.uint64], journal: Path, bar: tqdm[Any]) -> store.Rows:
         """Returns the rows of cells.
@@ -126,8 +133,8 @@ class Encoding:
                     n_cut = i + 1
                     if chip is None:
                         continue
-                    coverage[i] = chip.valid_fraction
-                    if chip.valid_fraction >= self.config.min_coverage:
+                    coverage[i] = share = chip.valid_fraction
+                    if share >= self.config.min_coverage:
                         dates[i] = yyyymmdd(chip.date)
                         in_work.append(i)
                         yield chip
@@ -176,7 +183,9 @@ class Encoding:
         view, num_workers = self.encoder.aerial, self.config.num_workers
         size_px, gsd_m = view.size_px, scale * view.gsd_m
         centres_deg = cells.centers_deg(ids)
-        if len(centres_deg) < _MANY_CHIPS or not isinstance(self.source, tiles.ChipSource):
+        if self._processes is None and len(centres_deg) >= _MANY_CHIPS and isinstance(self.source, tiles.ChipSource):
+            self._processes = tiles.ChipProcesses(self.source, num_workers)
+        if self._processes is None:
             yield from read_ahead(
                 _Chips(self.source, size_px, gsd_m).cut,
                 centres_deg,
@@ -184,14 +193,14 @@ class Encoding:
                 depth=2 * self.config.batch_size,
             )
             return
-        with tiles.ChipProcesses(self.source, num_workers) as processes:
-            for chips in read_ahead(
-                lambda stretch_deg: processes.chips(stretch_deg, size_px, gsd_m),
-                np.array_split(centres_deg, math.ceil(len(centres_deg) / _STRETCH_CHIPS)),
-                num_workers=num_workers,
-                depth=2 * max(num_workers, math.ceil(self.config.batch_size / _STRETCH_CHIPS)),
-            ):
-                yield from chips
+        processes = self._processes
+        for chips in read_ahead(
+            lambda stretch_deg: processes.chips(stretch_deg, size_px, gsd_m),
+            np.array_split(centres_deg, math.ceil(len(centres_deg) / _STRETCH_CHIPS)),
+            num_workers=num_workers,
+            depth=2 * max(num_workers, math.ceil(self.config.batch_size / _STRETCH_CHIPS)),
+        ):
+            yield from chips
 
 
 def progress(what: str, total: int, *, leave: bool = True) -> tqdm[Any]:

@@ -260,7 +260,16 @@ def test_processes_cut_the_chips_of_many_cells(tmp_path, kit, encoder_folder, or
     monkeypatch.setattr(encoding, "_MANY_CHIPS", many)
     monkeypatch.setattr(encoding, "_STRETCH_CHIPS", 5)
     monkeypatch.setattr(encoding, "_BLOCK_CELLS", 8)
+    start, started = tiles.ChipProcesses.__init__, []
+
+    def counted(self, *args):
+        start(self, *args)
+        started.extend(self._processes)
+
+    monkeypatch.setattr(tiles.ChipProcesses, "__init__", counted)
     index = kit.build(encoder_folder, ortho, tmp_path / "index", num_workers=2)
+    assert len(started) == 2, "they go on from shard to shard"
+    assert all(process.poll() is not None for process in started), "and end with the build"
     found, wanted = columns(index), columns(CellIndex.open(index_folder))
     assert all(np.array_equal(found[name], wanted[name]) for name in wanted if name != "aerial")
     np.testing.assert_allclose(found["aerial"].astype(np.float32), wanted["aerial"].astype(np.float32), atol=6e-4)
