@@ -74,6 +74,8 @@ def fit(config: TrainConfig) -> CrossViewEncoder:
         BusyError: Another process trains there.
     """
     out, first = Path(config.out), is_first_process()
+    if not first:  # the first tells of what all of them see
+        logging.getLogger("geoview").setLevel(logging.ERROR)
     with full_disk_told(out), exclusive(out) if first else nullcontext():
         if first:
             _refuse_another_run(out, config)

@@ -527,7 +527,7 @@ def test_processes_share_the_threads_of_a_cpu(config, monkeypatch):
 
 def test_processes_mine_and_validate_once(shared, tmp_path):
     # Twelve panoramas in three blocks, of which one is held out.
-    data = replace(shared.data, mining="similarity", mine_every_epochs=1, neighbours=3)
+    data = replace(shared.data, mining="similarity", mine_every_epochs=1, neighbours=3, validation_share=0.1)
     whole = plain(replace(shared, data=data), steps=4)
     parted = replace(whole, out=str(tmp_path / "two"), processes=2)
     fit(whole)
@@ -535,6 +535,7 @@ def test_processes_mine_and_validate_once(shared, tmp_path):
     command = [sys.executable, "-m", "geoview", "train", "--config", str(tmp_path / "two.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("are held out") == 1, "what all of them see, one tells"
     assert close(weights(whole), weights(parted))
     runs = [Path(each.out) for each in (whole, parted)]
     names = [sorted(path.name for path in (run / "neighbours").iterdir()) for run in runs]
