@@ -5,9 +5,11 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -153,6 +155,18 @@ def test_every_shipped_config_is_valid_and_every_path_in_the_readme_is_there(tmp
         assert main(words) == 2, "the pairs are missing, and nothing else is wrong"
     for link in re.findall(r"\]\(([^)h][^)]*)\)", (ROOT / "README.md").read_text()):
         assert (ROOT / link).exists(), link
+
+
+def test_the_tables_of_the_benchmarks_tell_what_their_results_tell(tmp_path):
+    command = [sys.executable, "benchmarks/tables.py", "--check"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (told.returncode, told.stdout) == (0, "all agree\n"), told.stderr
+    for folder in ("benchmarks", "geoview/encoders"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    page = tmp_path / "benchmarks" / "RESULTS.md"
+    page.write_text(page.read_text().replace(" / ", " / 1", 400))
+    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (told.returncode, told.stdout) == (1, "RESULTS.md: differs\n"), told.stderr
 
 
 def test_the_imported_tiles_is_ours():
