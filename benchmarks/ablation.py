@@ -27,7 +27,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
@@ -35,7 +34,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from cities import cities
-from machine import cpu_model
+from machine import circumstances
 from miners import published
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
@@ -142,9 +141,7 @@ def main() -> None:
     log = arguments.work / "runs.jsonl"
     report: dict[str, Any] = {
         "what": "hard negatives at equal time, mining counted, on made-up cities in VIGOR's layout",
-        "machine": f"{cpu_model()}, {os.cpu_count()} cores, {arguments.threads} threads, device {arguments.device}",
-        "torch": torch.__version__,
-        "date": datetime.now(UTC).date().isoformat(),
+        **circumstances(f"{arguments.threads} threads, device {arguments.device}"),
         "budget_s": arguments.budget_s,
         "pace": asdict(pace),
         "cities": json.loads((root / "dataset.json").read_text()),

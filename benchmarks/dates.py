@@ -23,11 +23,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
@@ -35,7 +33,7 @@ from unittest.mock import patch
 import numpy as np
 import shapely
 import torch
-from machine import cpu_model
+from machine import circumstances
 from numpy.typing import NDArray
 
 from geoview.config import Dates, InferenceConfig
@@ -90,10 +88,7 @@ def main() -> None:
         "dates": arguments.dates,
         "share_of_the_gain": dates.SHARE,
         "ways": scored(asked),
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{cpu_model()}, {os.cpu_count()} cores, {arguments.threads} threads used",
-        "torch": torch.__version__,
-        "numpy": np.__version__,
+        **circumstances(f"{arguments.threads} threads used"),
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(report, indent=1) + "\n")

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from machine import cpu_model
+from machine import circumstances
 from torch import Tensor, nn
 
 from geoview.models.depthwise import DepthwiseConv2d, with_fast_gradients
@@ -38,9 +36,7 @@ def main() -> None:
     steps = [step_of(*network, arguments.repeats) for network in NETWORKS]
     report = {
         "what": "seconds of a training step, forward and backward, by the gradients of depthwise convolutions",
-        "machine": f"{cpu_model()}, {os.cpu_count()} cores, {arguments.threads} threads",
-        "torch": torch.__version__,
-        "date": datetime.now(UTC).date().isoformat(),
+        **circumstances(f"{arguments.threads} threads"),
         "steps": steps,
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

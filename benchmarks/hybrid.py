@@ -24,10 +24,8 @@ import argparse
 import csv
 import json
 import math
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -36,7 +34,7 @@ from typing import Any, Literal
 import numpy as np
 import shapely
 import torch
-from machine import cpu_model
+from machine import circumstances
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
@@ -127,9 +125,7 @@ def main() -> None:
     shipped = CrossViewEncoder.load(find_encoder(arguments.encoder))
     report: dict[str, Any] = {
         "what": "recall of the first place with imagery, with ground photos, and with both, on rendered regions",
-        "machine": f"{cpu_model()}, {os.cpu_count()} cores, {arguments.threads} threads used",
-        "torch": torch.__version__,
-        "date": datetime.now(UTC).date().isoformat(),
+        **circumstances(f"{arguments.threads} threads used"),
         "encoder": {"name": arguments.encoder, "fingerprint": shipped.fingerprint()},
         "steps": arguments.steps,
         "level": arguments.level,

@@ -21,14 +21,13 @@ import signal
 import sys
 import time
 from collections import Counter
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lists import always_search_by_lists
-from machine import cpu_model
+from machine import circumstances
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -62,8 +61,7 @@ def main() -> None:
     stage = Stage(arguments.work)
     report = {
         "what": "SIGKILL at random moments of index commands, with a reader",
-        "machine": f"{cpu_model()}, {os.cpu_count()} cores",
-        "date": datetime.now(UTC).date().isoformat(),
+        **circumstances(),
         **killed(stage, arguments.kills, np.random.default_rng(arguments.seed)),
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,6 @@ import json
 import os
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 from ablation import ARMS, training
 from cities import cities
-from machine import cpu_model
+from machine import circumstances
 
 from geoview.config import AerialView, EncoderConfig, GroundView
 from geoview.data.datasets import load
@@ -73,10 +72,8 @@ def main() -> None:
     alone.append(loaded(task, config.optimiser.batch_size))
     report = {
         "what": "pairs a second of the loader, of forward and backward on one batch in memory, and of training",
-        "machine": f"{cpu_model()}, {os.cpu_count()} cores",
+        **circumstances(),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
-        "torch": torch.__version__,
-        "date": datetime.now(UTC).date().isoformat(),
         "backbone": arguments.backbone,
         "size_px": arguments.size_px,
         "batch": arguments.batch,

@@ -21,14 +21,13 @@ import resource
 import time
 from collections import deque
 from collections.abc import Callable
-from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from machine import cpu_model
+from machine import circumstances
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
@@ -50,9 +49,7 @@ def main() -> None:
     arguments = parser.parse_args()
     report = {
         "what": "hard negatives by position and by likeness, and the batches made of them",
-        "machine": f"{cpu_model()}, {os.cpu_count()} cores, {arguments.threads} threads used",
-        "torch": torch.__version__,
-        "date": datetime.now(UTC).date().isoformat(),
+        **circumstances(f"{arguments.threads} threads used"),
         **{
             name: apart(measure, size, arguments.threads)
             for name, measure, size in (

@@ -15,18 +15,15 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
-import platform
 import warnings
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import rasterio
 import torch
 import yaml
-from machine import cpu_model
+from machine import circumstances
 from numpy.typing import NDArray
 from pyproj import Transformer
 
@@ -76,10 +73,7 @@ def main() -> None:
     report = {
         "what": "recall within 100 m of 2020 queries in an index of 2016, by test city, level and method",
         "rows": rows,
-        "date": date.today().isoformat(),
-        "machine": f"{cpu_model()}, {os.cpu_count()} cores, {arguments.threads} threads used",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
+        **circumstances(f"{arguments.threads} threads used"),
     }
     arguments.out.write_text(json.dumps(report, indent=1) + "\n")
 

@@ -25,13 +25,12 @@ import os
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from machine import cpu_model
+from machine import circumstances
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
@@ -78,9 +77,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     report: dict[str, Any] = {
         "what": "places, probabilities and refusals on rendered regions",
-        "machine": f"{cpu_model()}, {os.cpu_count()} cores, {arguments.threads} threads",
-        "torch": torch.__version__,
-        "date": datetime.now(UTC).date().isoformat(),
+        **circumstances(f"{arguments.threads} threads"),
         "rerank": arguments.rerank,
         "fitted_on": [f"{style} {seed}" for style, seed in FITTED],
         "encoder": {"name": "demo", "fingerprint": CrossViewEncoder.load(find_encoder("demo")).fingerprint()},

@@ -16,12 +16,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -30,7 +28,7 @@ from typing import Any
 os.environ.update({name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")})
 
 import numpy as np
-from machine import cpu_model
+from machine import circumstances
 from numpy.typing import NDArray
 
 from geoview.render.camera import Camera, Panorama, cast
@@ -71,10 +69,7 @@ def main() -> None:
         "one_core": one_core(scene, cameras, lights, arguments.peer_panoramas),
         "processes": scaling(scene, cameras, lights, arguments),
         "bound": bound(scene, cameras, lights),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{cpu_model()}, {os.cpu_count()} cores, one thread a process",
-        "python": platform.python_version(),
-        "numpy": np.__version__,
+        **circumstances("one thread a process"),
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")

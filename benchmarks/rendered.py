@@ -25,18 +25,16 @@ import argparse
 import json
 import math
 import os
-import platform
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from guards import Answers, by_lot, histogram_answers, locate_above, metadata_check, random_weights
-from machine import cpu_model
+from machine import circumstances
 from numpy.typing import NDArray
 from shapely import Polygon
 
@@ -96,11 +94,7 @@ def main() -> None:
         "encoder": {"name": arguments.encoder, "fingerprint": CrossViewEncoder.load(encoder).fingerprint()},
         "apart_m": APART_M,
         **arguments.run(encoder, arguments),
-        "date": date.today().isoformat(),
-        "machine": f"{cpu_model()}, {os.cpu_count()} cores, {arguments.threads} threads used",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
+        **circumstances(f"{arguments.threads} threads used"),
     }
     default = {worlds: "rendered.json", levels: "rendered_levels.json", naip: "rendered_naip.json"}[arguments.run]
     out = arguments.out or HERE / "results" / default

@@ -12,18 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
 from collections import Counter
-from datetime import date
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from guards import by_lot
-from machine import cpu_model
+from machine import circumstances
 from numpy.typing import NDArray
 from rendered import index_folder, number, region_folder, rendered, running, scored, tell
 from scipy.stats import binomtest
@@ -106,11 +103,7 @@ def main() -> None:
         "pooled": compared([np.concatenate(mine) for mine in hits], np.array(panorama)),
         "builds": builds,
         "rows": rows,
-        "date": date.today().isoformat(),
-        "machine": f"{cpu_model()}, {os.cpu_count()} cores, {arguments.threads} threads used, beside other work",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
+        **circumstances(f"{arguments.threads} threads used"),
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(report, indent=1) + "\n")

@@ -11,16 +11,14 @@ among the first references only, and geoview beside it does the same.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from machine import cpu_model
+from machine import circumstances
 from numpy.typing import NDArray
 
 from geoview.metrics import ranks
@@ -69,12 +67,7 @@ def main() -> None:
         "peak_beside_embeddings_mb": round(peak_mb - held_mb),
         "mean_rank_over_chance": round(float(rank.mean() / ((args.references + 1) / 2)), 4),
         "published_way": published_way(queries, references, positive),
-        "machine": f"{cpu_model()}, {os.cpu_count()} cores, {args.threads} threads used",
-        "load_before": [round(each, 2) for each in os.getloadavg()],
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "torch": torch.__version__,
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        **circumstances(f"{args.threads} threads used"),
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=2) + "\n")

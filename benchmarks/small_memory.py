@@ -17,7 +17,6 @@ import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from ablation import ARMS, small_cities, training
-from machine import cpu_model
+from machine import circumstances
 
 from geoview.config import EvaluateConfig
 from geoview.evaluate.dataset import evaluate_dataset
@@ -64,9 +63,7 @@ def main() -> None:
         }
     report = {
         "what": f"a batch of {BATCH} pairs at once and in parts: what is learnt in {arguments.steps} steps, and memory",
-        "machine": f"{cpu_model()}, {os.cpu_count()} cores, {arguments.threads} threads, device {arguments.device}",
-        "torch": torch.__version__,
-        "date": datetime.now(UTC).date().isoformat(),
+        **circumstances(f"{arguments.threads} threads, device {arguments.device}"),
         **found,
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

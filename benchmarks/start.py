@@ -15,12 +15,11 @@ import os
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import cpu_model
+from machine import circumstances
 
 CENTRE_DEG, LEVEL = (50.9, 6.9), 16
 CALIBRATION = {
@@ -84,8 +83,7 @@ def main() -> None:
         stages.append(json.loads(said.stdout))
     report: dict[str, Any] = {
         "what": "one photo, from the start of the process to the answer",
-        "machine": f"{cpu_model()}, {os.cpu_count()} cores, {os.environ.get('OMP_NUM_THREADS', 'all')} threads",
-        "date": datetime.now(UTC).date().isoformat(),
+        **circumstances(f"{os.environ.get('OMP_NUM_THREADS', 'all')} threads"),
         "cells": arguments.cells,
         "runs": arguments.runs,
         "geoview_locate_s": median(whole),

@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import time
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lists import always_search_by_lists
-from machine import cpu_model
+from machine import circumstances
 from numpy.typing import NDArray
 from rendered import index_folder, number, region_folder, rendered, running
 from scipy.stats import binomtest
@@ -91,9 +89,7 @@ def main() -> None:
         "codes": n_codes,
         "photos": len(photos),
         "rows": rows,
-        "date": date.today().isoformat(),
-        "machine": f"{cpu_model()}, {os.cpu_count()} cores, {arguments.threads} threads used",
-        "torch": torch.__version__,
+        **circumstances(f"{arguments.threads} threads used"),
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(report, indent=1) + "\n")

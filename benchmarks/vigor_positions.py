@@ -22,10 +22,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -34,7 +32,7 @@ import numpy as np
 import rasterio.shutil
 import shapely
 import torch
-from machine import cpu_model
+from machine import circumstances
 from numpy.typing import NDArray
 from PIL import Image
 from places import embedded
@@ -163,11 +161,7 @@ def main() -> None:
     both = {key: pooled([of_city[key] for of_city in found.values()]) for key in next(iter(found.values()))}
     report["rows"] += tell(rows("both", both))
     report |= {
-        "date": date.today().isoformat(),
-        "machine": f"{cpu_model()}, {os.cpu_count()} cores, {arguments.threads} threads used, beside other work",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
+        **circumstances(f"{arguments.threads} threads used"),
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(report, indent=1) + "\n")

@@ -27,10 +27,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
@@ -38,7 +37,7 @@ from unittest.mock import patch
 import numpy as np
 import shapely
 import torch
-from machine import cpu_model
+from machine import circumstances
 from numpy.typing import NDArray
 
 from geoview.config import CalibrateConfig, InferenceConfig
@@ -118,10 +117,7 @@ def main() -> None:
         "calibration": fitted,
         "nats": nats,
         "alike": correlated,
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{cpu_model()}, {os.cpu_count()} cores, {arguments.threads} threads used",
-        "torch": torch.__version__,
-        "numpy": np.__version__,
+        **circumstances(f"{arguments.threads} threads used"),
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(report, indent=1) + "\n")
