@@ -7,7 +7,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
 
-# Pixels that make a batch worth a thread of its own, with fewer, threads wait for each other's turn in Python; and how
-# many are enough.
+# Pixels that make a batch worth a thread of its own: with fewer, threads wait for each other's turn in Python. Where it
+# goes on, more at once cost less of that.
 _PIXELS_A_THREAD, _PIXELS_AT_ONCE = 2**18, 2**19
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -137,7 +137,8 @@ def _beside_each_other(
     if n_threads == 1:
         yield from map(vectors_of, _batches(pictures, batch_size))
         return
-    batches = _batches(pictures, batch_size, _PIXELS_AT_ONCE)
+    enough_px = chain(repeat(_PIXELS_A_THREAD, n_threads), repeat(_PIXELS_AT_ONCE))
+    batches = _batches(pictures, batch_size, enough_px)
     first = list(islice(batches, n_threads))
     if len(first) < n_threads or any(_n_px(batch) < _PIXELS_A_THREAD for batch in first):
         yield from map(vectors_of, _batches(chain.from_iterable(chain(first, batches)), batch_size))
@@ -153,15 +154,19 @@ def _beside_each_other(
         torch.set_num_threads(n_threads)  # of threads to come, which begin with what was set last
 
 
-def _batches(pictures: Iterable[Picture], batch_size: int, least_px: float = math.inf) -> Iterator[list[Picture]]:
-    """Yields batches of pictures of one size: so many of them, or fewer that have so many pixels together."""
+def _batches(
+    pictures: Iterable[Picture], batch_size: int, enough_px: Iterable[float] = repeat(math.inf)
+) -> Iterator[list[Picture]]:
+    """Yields batches of pictures of one size: so many, or fewer that together have the pixels enough for that batch."""
     batch: list[Picture] = []
+    enough = iter(enough_px)
+    most_px = next(enough)
     for picture in pictures:
         if batch and (
-            len(batch) == batch_size or picture.valid.shape != batch[0].valid.shape or _n_px(batch) >= least_px
+            len(batch) == batch_size or picture.valid.shape != batch[0].valid.shape or _n_px(batch) >= most_px
         ):
             yield batch
-            batch = []
+            batch, most_px = [], next(enough)
         batch.append(picture)
     if batch:
         yield batch

@@ -3,6 +3,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -103,11 +104,12 @@ def test_an_early_end_closes_the_source(side_px):
 
 
 def test_threads_share_out_a_long_stream_and_each_computes_alone():
-    seen_by = {}
+    seen_by, sizes = {}, []
 
     class Named(Probe):
         def forward(self, pixels, valid, *, seen):
             seen_by[threading.get_ident()] = torch.get_num_threads()
+            sizes.append(len(pixels))
             return super().forward(pixels, valid, seen=seen)
 
     before = torch.get_num_threads()
@@ -116,7 +118,10 @@ def test_threads_share_out_a_long_stream_and_each_computes_alone():
         list(embed(Named(), [picture(i, side_px, side_px) for i in range(n)], CPU, seen="aerial"))
         assert seen_by == {threading.get_ident(): before}
     seen_by.clear()
-    vectors = list(embed(Named(), [picture(i, 256, 256) for i in range(40)], CPU, seen="aerial"))
+    sizes.clear()
+    plenty = replace(CPU, batch_size=64)
+    vectors = list(embed(Named(), [picture(i, 256, 256) for i in range(40)], plenty, seen="aerial"))
+    assert sorted(sizes) == [4, 4, 8, 8, 8, 8], "as few as may be until there is work for all threads"
     np.testing.assert_array_equal(vectors, [(i, 1) for i in range(40)])
     assert threading.get_ident() not in seen_by
     assert set(seen_by.values()) == {1}
