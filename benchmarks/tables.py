@@ -259,6 +259,70 @@ def _errors(row: dict[str, Any]) -> list[str]:
     return [*metres, *degrees, percent(*(heading[f"within_{d}_deg"]["share"] for d in (1, 5, 10, 30)))]
 
 
+def over_time() -> Rows:
+    """Places of two cities found again from above."""
+    rows = result("naip")["rows"]
+    trained_on = {row["test_city"]: row["trained_on"] for row in rows if row["method"] == "trained"}
+    said = []
+    for city, level in sorted({(row["test_city"], row["level"]) for row in rows}):
+        here = [row for row in rows if (row["test_city"], row["level"]) == (city, level)]
+        of = {
+            method: [f"{percent(row['recall_at_1'], row['recall_at_5'])} %" for row in here if row["method"] == method]
+            for method in ("trained", "untrained", "colour histogram")
+        }
+        names = [name.replace("_", " ").title() for name in (city, trained_on[city])]
+        said.append(
+            [
+                f"{names[0]} ({names[1]}), {here[0]['queries']} places",
+                str(level),
+                f"{percent(here[0]['ceiling'])} %",
+                ", ".join(of["trained"]),
+                of["untrained"][0],
+                of["colour histogram"][0],
+            ]
+        )
+    return said
+
+
+ARMS = {
+    "random": "random batches",
+    "gps_as_published": "neighbours on the ground as published: degrees for radians, hardness decays",
+    "gps": "neighbours on the ground, hardness decays",
+    "similarity": "likeness from the start, hardness decays",
+    "both": "ground, then likeness, hardness decays",
+    "both_kept": "ground, then likeness, hardness kept (geoview)",
+    "fervers": "decoupled loss and clusters of Fervers et al.",
+    "attention": "as geoview, with an attention head",
+    "own_weights": "as geoview, with weights of their own for street photos",
+    "shipped": "that encoder, not trained",
+    "untrained": "an untrained network",
+}
+
+
+def mining() -> Rows:
+    """Batches at equal time, at one rate and each at its own best one."""
+    rows = []
+    for arm, of in result("ablation")["arms"].items():
+        areas = ("same_area_at_0.001", "cross_area_at_0.001", "same_area", "cross_area")
+        found = [spread(of[area]["recall_at_1"]) for area in areas]
+        steps = of[areas[0]]["steps"]
+        rate = f"{of['learning_rate']:g}" if steps else "-"
+        rows.append([ARMS[arm], str(steps), *found[:2], rate, *found[2:]])
+    return rows
+
+
+def mining_at_scale() -> Rows:
+    """The same with more places and time."""
+    return [
+        [ARMS[arm], f"{of['steps']:,}", *(spread(of[name]) for name in ("recall_at_1", "recall_at_10", "hit_rate"))]
+        for arm, of in ((arm, each["same_area_at_0.001"]) for arm, each in result("ablation_large")["arms"].items())
+    ]
+
+
+def spread(of: dict[str, Any]) -> str:
+    return f"{100 * of['mean']:.1f} ± {100 * of['spread']:.1f}"
+
+
 PLACES = "level | region | photos"
 GUARDED = "photos | encoder | untrained"
 DOCUMENTS = {
@@ -266,10 +330,13 @@ DOCUMENTS = {
         Table(f"style | {GUARDED}", rendered),
         Table("level | cells, bytes of codes", levels),
         Table(f"city | {GUARDED}", naip),
+        Table("tested on (trained on)", over_time),
         Table(PLACES, partial(places, "places", (19,), PHOTOS)),
         Table(PLACES, partial(places, "places_reranked", (19, 18), PHOTOS[:1])),
         Table("way | 300 panoramas", second_looks),
         Table("asked in | way", vigor_positions),
+        Table("batches | steps | same area, rate 0.001", mining),
+        Table("batches | steps | R@1", mining_at_scale),
     ),
     CARD: (
         Table("photos | styles | how many", fields_of_view),
