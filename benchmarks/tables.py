@@ -259,6 +259,75 @@ def _errors(row: dict[str, Any]) -> list[str]:
     return [*metres, *degrees, percent(*(heading[f"within_{d}_deg"]["share"] for d in (1, 5, 10, 30)))]
 
 
+def walks() -> Rows:
+    """Several photos together, and how sure they are."""
+    rows = []
+    for row in result("walks")["pooled"]:
+        low, high = (100 * end for end in row["more_than_alone_within_100_m"]["interval"])
+        gained = 100 * row["more_than_alone_within_100_m"]["share"]
+        rows.append(
+            [
+                f"{row['photos'].replace('panorama', 'panoramas')}, {row['way']}",
+                percent(*(row[f"recall_at_1_within_{m}_m"]["share"] for m in (25, 50, 100))),
+                "" if "alone" in row["way"] else f"{gained:.1f} ({low:.1f} to {high:.1f})",
+                f"{whole(row['mean_probability'], row['recall_at_1_within_100_m']['share'])} %",
+                f"{row['brier']:.3f} / {row['brier_of_base_rate']:.3f}",
+                f"{row['calibration_error']:.3f}",
+                f"{whole(row['strays_rejected'])} %" if "strays_rejected" in row else "",
+            ]
+        )
+    return rows
+
+
+def walks_by_style() -> Rows:
+    """How sure the same photos are in each region, and how often they are right."""
+    rows = {(row["photos"], row["way"], row["style"]): row for row in result("walks")["rows"]}
+    ways = ("one alone, of a spot", "five together", "one alone, of a walk", "ten of a walk")
+    styles = list(dict.fromkeys(style for _, _, style in rows))
+    return [
+        [
+            photos.replace("panorama", "panoramas"),
+            way,
+            *(
+                f"{whole(row['mean_probability'], row['recall_at_1_within_100_m']['share'])} %"
+                for row in (rows[photos, way, style] for style in styles)
+            ),
+        ]
+        for photos in ("panorama", "perspective")
+        for way in ways
+    ]
+
+
+def hybrid() -> Rows:
+    """What ground photos add, by how densely the ground is photographed."""
+    (style,) = result("hybrid")["styles"].values()
+    arms = style["arms"]
+    averaged = {
+        f"{how}, averaged, level {level}": f"{how}; averaged, level {level}, border on, frustum on"
+        for how in ("prototypes alone", "both, kappa 1")
+        for level in (15, 17, 18, 19)
+    }
+    learnt = {
+        f"{how}, learnt, level {level}": f"{how}; learnt, level {level}"
+        for level in (15, 18)
+        for how in ("prototypes alone", "both, kappa 1")
+    }
+    names = {"imagery": "imagery", **averaged, **learnt}
+    names |= {each: each for each in ("all photos alone", "all photos, fused late")}
+    groups = [f"{photos}, {where}" for photos in ("panorama", "perspective") for where in ("all", "dense", "sparse")]
+    rows = []
+    for name, key in names.items():
+        arm = arms[key]
+        n_bytes = arm.get("bytes_of_prototypes", arm.get("bytes_of_photos", 0))
+        found = [arm[group]["recall_at_1_within_100_m"] for group in groups]
+        shares = [
+            f"{100 * each['share']:.1f} ({100 * each['interval'][0]:.0f} to {100 * each['interval'][1]:.0f})"
+            for each in found
+        ]
+        rows.append([name, f"{n_bytes / 1e6:.1f}" if n_bytes else "", *shares])
+    return rows
+
+
 def over_time() -> Rows:
     """Places of two cities found again from above."""
     rows = result("naip")["rows"]
@@ -330,9 +399,12 @@ DOCUMENTS = {
         Table(f"style | {GUARDED}", rendered),
         Table("level | cells, bytes of codes", levels),
         Table(f"city | {GUARDED}", naip),
+        Table("arm | MB", hybrid),
         Table("tested on (trained on)", over_time),
         Table(PLACES, partial(places, "places", (19,), PHOTOS)),
         Table(PLACES, partial(places, "places_reranked", (19, 18), PHOTOS[:1])),
+        Table("photos | within 25 / 50 / 100 m", walks),
+        Table("photos | way | seen", walks_by_style),
         Table("way | 300 panoramas", second_looks),
         Table("asked in | way", vigor_positions),
         Table("batches | steps | same area, rate 0.001", mining),
