@@ -1,5 +1,8 @@
 """A scan finds what a full sort does, or says that it cannot tell."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -50,6 +53,16 @@ def test_a_tie_for_the_last_place_cannot_be_told():
     rows, scores = scan(np.ones(DIM), [np.ones((5, DIM), np.float16)], 5, num_workers=1)
     assert rows.tolist() == [0, 1, 2, 3, 4]
     assert scores.tolist() == [DIM] * 5
+
+
+def test_a_fork_has_threads_of_its_own():
+    blocks, query = drawn(np.random.default_rng(0), (50,)), np.ones(DIM)
+    wanted = scan(query, blocks, 3, num_workers=2)[0]
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        os._exit(scan(query, blocks, 3, num_workers=2)[0].tolist() != wanted.tolist())
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_rows_that_are_not_finite():
