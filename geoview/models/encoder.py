@@ -29,7 +29,7 @@ __all__ = ["NOTES_FILE", "CrossViewEncoder", "files_beside", "find_encoder"]
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 #: What an encoder folder tells of itself.
 NOTES_FILE = "geoview.json"
 _PICKLE_SUFFIXES = {".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
@@ -163,14 +163,14 @@ class CrossViewEncoder(nn.Module):
         Args:
             pixels: (B, 3, H, W), uint8 or float in [0, 255].
             valid: (B, H, W) bool; where it is False the picture shows nothing and the mean colour stands in.
-            seen: What they are of; with shared weights, it does not matter.
+            seen: What they are of: weights may differ by it, and a `grid` head weighs the squares of chips evenly.
 
         Returns:
             (B, dim) float32 of unit norm.
         """
         x, inside = self._scaled(pixels, valid)
         backbone = self._backbone_of(seen)
-        features = backbone(x) if self.head is None else self.head(_features(backbone, x), inside)
+        features = backbone(x) if self.head is None else self.head(_features(backbone, x), inside, seen)
         # Norms and inner products in float32 whatever the network ran in: bfloat16 has 8 bits of mantissa.
         return F.normalize(features.float(), dim=-1)
 
@@ -198,7 +198,7 @@ class CrossViewEncoder(nn.Module):
         if self.head is None:
             parts = _parts_of_mean(backbone, features, self.architecture)
         else:
-            parts = self.head.parts(features, inside)
+            parts = self.head.parts(features, inside, seen)
         parts = parts.float()
         scaled: Tensor = parts / parts.sum(dim=(1, 2), keepdim=True).norm(dim=-1, keepdim=True).clamp(min=1e-12)
         return scaled
@@ -304,7 +304,8 @@ class CrossViewEncoder(nn.Module):
         version = extras.pop("format_version", None)
         if version != FORMAT_VERSION:
             raise EncoderError(
-                f"{folder}/geoview.json: format_version is {version}, this geoview reads {FORMAT_VERSION}"
+                f"{folder}/geoview.json: format_version is {version}, this geoview reads {FORMAT_VERSION}; "
+                "open it with the one that wrote it, or go on from it with `geoview train --encoder.pretrained`"
             )
         try:
             views = extras.pop("views")
@@ -345,13 +346,12 @@ class CrossViewEncoder(nn.Module):
         return {name: part for name, part in parts.items() if part is not None}
 
     def _identity(self) -> dict[str, Any]:
-        plain = self.form["head"] == "mean" and self.form["shared"]
         return {
+            "format_version": FORMAT_VERSION,
             "architecture": self.architecture,
             "backbone_args": self.backbone_args,
             "colour": self.colour,
-            # Encoders from before there were other forms keep their fingerprints.
-            **({} if plain else self.form),
+            **self.form,
             "views": [asdict(self.ground), asdict(self.aerial)],
             **{name: [round(v * 255, 3) for v in values] for name, values in self._scaling.items()},
         }

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from geoview.config import Seen
 from geoview.errors import EncoderError
 
 __all__ = ["AttentionHead", "GridHead", "make_head"]
@@ -37,7 +38,9 @@ class GridHead(nn.Module):
     """Features of three by three squares of the picture side by side, so that the vector tells what is where.
 
     Two views of one geometry (a plan and a chip) then agree square by square, and a turned view disagrees. A square
-    counts by the share of it that shows something: what a perspective photo does not see says nothing.
+    counts by the share of it that shows something: what a perspective photo does not see says nothing. All squares of a
+    chip have one length, since all of its ground is shown: of squares that share one, a quay would speak for all the
+    water around it. Those of a street photo are as long as what they tell is worth.
 
     Attributes:
         dim: Length of the vector.
@@ -55,28 +58,29 @@ class GridHead(nn.Module):
         self.reduce = nn.Linear(channels, kept)
         self.dim = _GRID * _GRID * kept
 
-    def forward(self, features: Tensor, inside: Tensor) -> Tensor:
+    def forward(self, features: Tensor, inside: Tensor, seen: Seen) -> Tensor:
         """Makes vectors.
 
         Args:
             features: (B, channels, h, w).
             inside: (B, 1, H, W), 1 where the picture shows something.
+            seen: What the pictures are of.
 
         Returns:
             (B, dim).
         """
-        return self._kept(features, inside).flatten(1)
+        return self._kept(features, inside, seen).flatten(1)
 
-    def parts(self, features: Tensor, inside: Tensor) -> Tensor:
+    def parts(self, features: Tensor, inside: Tensor, seen: Seen) -> Tensor:
         """Tells what each square gives to the vector: (B, 3, 3, dim), whose sum over the squares it is."""
-        kept = self._kept(features, inside).flatten(1, 2)
+        kept = self._kept(features, inside, seen).flatten(1, 2)
         return torch.diag_embed(kept.mT).permute(0, 2, 3, 1).reshape(len(kept), _GRID, _GRID, -1)
 
-    def _kept(self, features: Tensor, inside: Tensor) -> Tensor:
+    def _kept(self, features: Tensor, inside: Tensor, seen: Seen) -> Tensor:
         squares = F.adaptive_avg_pool2d(features, _GRID).permute(0, 2, 3, 1)
         share = F.adaptive_avg_pool2d(inside, _GRID).permute(0, 2, 3, 1)
-        kept: Tensor = self.reduce(self.norm(squares)) * share
-        return kept
+        kept: Tensor = self.reduce(self.norm(squares))
+        return (F.normalize(kept, dim=-1) if seen == "aerial" else kept) * share
 
 
 class AttentionHead(nn.Module):
@@ -102,19 +106,20 @@ class AttentionHead(nn.Module):
         self.value = nn.Linear(channels, channels)
         self.dim = channels
 
-    def forward(self, features: Tensor, inside: Tensor) -> Tensor:
+    def forward(self, features: Tensor, inside: Tensor, seen: Seen) -> Tensor:
         """Makes vectors.
 
         Args:
             features: (B, channels, h, w).
             inside: (B, 1, H, W), 1 where the picture shows something.
+            seen: What the pictures are of; here, it does not matter.
 
         Returns:
             (B, dim).
         """
         return torch.einsum("bph,bphc->bhc", *self._weighed(features, inside)).flatten(1)
 
-    def parts(self, features: Tensor, inside: Tensor) -> Tensor:
+    def parts(self, features: Tensor, inside: Tensor, seen: Seen) -> Tensor:
         """Tells what each position of the map gives to the vector: (B, h, w, dim), whose sum over them it is."""
         weight, value = self._weighed(features, inside)
         return (weight.unsqueeze(-1) * value).reshape(len(features), *features.shape[-2:], -1)

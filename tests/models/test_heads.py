@@ -12,7 +12,7 @@ from geoview.models.heads import AttentionHead, GridHead, make_head
 torch.set_num_threads(2)
 
 TINY = {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]}
-INSIDE = torch.ones(2, 1, 96, 96)
+INSIDE, SEEN = torch.ones(2, 1, 96, 96), "ground"
 
 
 def made(kind, size=4, channels=8):
@@ -29,7 +29,7 @@ def features(h=3, w=3, channels=8):
 def test_any_map_becomes_a_vector_of_one_length(kind, dim, h, w):
     head = made(kind)
     assert head.dim == dim
-    assert head(features(h, w), INSIDE).shape == (2, dim)
+    assert head(features(h, w), INSIDE, SEEN).shape == (2, dim)
 
 
 def test_a_grid_tells_a_turned_picture_from_itself_and_a_mean_does_not():
@@ -37,7 +37,7 @@ def test_a_grid_tells_a_turned_picture_from_itself_and_a_mean_does_not():
     turned = torch.rot90(x, 1, (2, 3))
     torch.testing.assert_close(x.mean((2, 3)), turned.mean((2, 3)))
     head = made("grid")
-    assert (head(x, INSIDE) - head(turned, INSIDE)).abs().max() > 0.1
+    assert (head(x, INSIDE, SEEN) - head(turned, INSIDE, SEEN)).abs().max() > 0.1
 
 
 def test_the_squares_of_a_grid_lie_side_by_side():
@@ -45,7 +45,7 @@ def test_the_squares_of_a_grid_lie_side_by_side():
     head = made("grid")
     other = x.clone()
     other[:, 0, 2, 0] += 3.0  # the lower left one
-    differs = (head(x, INSIDE) - head(other, INSIDE)).abs().view(2, 3, 3, 4).amax(dim=-1) > 1e-6
+    differs = (head(x, INSIDE, SEEN) - head(other, INSIDE, SEEN)).abs().view(2, 3, 3, 4).amax(dim=-1) > 1e-6
     assert differs.nonzero().tolist() == [[0, 2, 0], [1, 2, 0]]
 
 
@@ -53,11 +53,20 @@ def test_what_is_not_shown_says_nothing_in_a_grid():
     inside = INSIDE.clone()
     inside[:, :, :, :48] = 0  # the left half
     head = made("grid")
-    squares = head(features(), inside).view(2, 3, 3, 4)
-    whole = head(features(), INSIDE).view(2, 3, 3, 4)
+    squares = head(features(), inside, SEEN).view(2, 3, 3, 4)
+    whole = head(features(), INSIDE, SEEN).view(2, 3, 3, 4)
     assert (squares[:, :, 0] == 0).all()
     torch.testing.assert_close(squares[:, :, 1], whole[:, :, 1] / 2)
     torch.testing.assert_close(squares[:, :, 2], whole[:, :, 2])
+
+
+def test_squares_of_a_chip_have_one_length_and_those_of_a_photo_their_own():
+    inside = INSIDE.clone()
+    inside[:, :, :, :48] = 0
+    squares = {seen: made("grid")(features(), inside, seen).view(2, 3, 3, 4) for seen in ("aerial", "ground")}
+    lengths = {seen: each.norm(dim=-1) for seen, each in squares.items()}
+    torch.testing.assert_close(lengths["aerial"], torch.tensor([0.0, 0.5, 1.0]).expand(2, 3, 3))
+    assert lengths["ground"][..., 2].std() > 0.1
 
 
 def test_attention_does_not_look_where_nothing_is_shown():
@@ -66,8 +75,8 @@ def test_attention_does_not_look_where_nothing_is_shown():
     head, x = made("attention"), features()
     hidden = x.clone()
     hidden[..., 0] = 50.0
-    torch.testing.assert_close(head(x, inside), head(hidden, inside), rtol=0, atol=1e-3)
-    assert (head(x, INSIDE) - head(hidden, INSIDE)).abs().max() > 0.1
+    torch.testing.assert_close(head(x, inside, SEEN), head(hidden, inside, SEEN), rtol=0, atol=1e-3)
+    assert (head(x, INSIDE, SEEN) - head(hidden, INSIDE, SEEN)).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("kind", ["grid", "attention"])
@@ -85,7 +94,7 @@ def test_attention_is_a_weighted_mean_of_values():
     nn.init.zeros_(head.attention.bias)
     x = features(2, 5)
     expected = head.value(head.norm(x.flatten(2).mT)).mean(dim=1)
-    torch.testing.assert_close(head(x, INSIDE), expected)
+    torch.testing.assert_close(head(x, INSIDE, SEEN), expected)
 
 
 def test_channels_that_heads_cannot_share_are_refused():
