@@ -164,7 +164,7 @@ def test_the_tables_of_the_benchmarks_tell_what_their_results_tell(tmp_path):
     for folder in ("benchmarks", "geoview/encoders"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     page = tmp_path / "benchmarks" / "RESULTS.md"
-    page.write_text(page.read_text().replace(" / ", " / 1", 400))
+    page.write_text(re.sub(r"(\d) \|$", r"\g<1>9 |", page.read_text(), flags=re.M))
     told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (told.returncode, told.stdout) == (1, "RESULTS.md: differs\n"), told.stderr
 

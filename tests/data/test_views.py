@@ -614,9 +614,10 @@ def test_the_ground_of_each_pixel_is_where_the_plan_puts_it(heading_deg, eye_hei
     found_m = (plan.pixels[..., :2].astype(float) - 127.5) / 8
     error_m = np.abs(found_m - np.stack([east_m, north_m], axis=-1)).max(axis=-1)[clear]
     assert len(error_m) > 20
-    # What is far off is a few rows of the photo, sampled from a picture made smaller: a wrong turn would be metres.
-    assert np.median(error_m) < 0.15
-    assert np.quantile(error_m, 0.9) < 0.6
+    # Colours tell an eighth of a metre, and what is far off is a few rows of the photo, sampled from a picture made
+    # smaller: a wrong turn would be metres.
+    assert np.median(error_m) < 0.2
+    assert np.quantile(error_m, 0.9) < 0.75
 
 
 def test_the_sky_is_of_no_ground():
