@@ -317,7 +317,7 @@ def paused_in_a_shard(out, station, command):
         time.sleep(0.01)
     second = station.start(command(out))
     # Not by a pattern: folders of shards come and go while it is followed.
-    while sum(name.startswith("80") and name.endswith(".json") for name in os.listdir(out / "build")) < 3:
+    while sum(p.name.startswith("80") and p.suffix == ".json" for p in (out / "build").iterdir()) < 3:
         time.sleep(0.01)
     assert not (out / "manifest.json").exists(), "nobody commits before all is done"
     return first, second
