@@ -84,6 +84,19 @@ def whole(*shares: float) -> str:
     return " / ".join(f"{100 * share:.0f}" for share in shares)
 
 
+def interval(value: float, ends: Sequence[float], scale: float = 1.0, digits: int = 1) -> str:
+    shown, low, high = (f"{scale * each:.{digits}f}" for each in (value, *ends))
+    return f"{shown} ({low} to {high})"
+
+
+def spread(of: dict[str, Any]) -> str:
+    return f"{100 * of['mean']:.1f} ± {100 * of['spread']:.1f}"
+
+
+def told_and_true(row: dict[str, Any]) -> str:
+    return f"{whole(row['mean_probability'], row['recall_at_1_within_100_m']['share'])} %"
+
+
 def recalls(row: dict[str, Any]) -> str:
     return percent(*(row[f"recall_at_{k}_within_100_m"] for k in (1, 5, 10)))
 
@@ -146,8 +159,8 @@ def levels() -> Rows:
     rows = result("rendered_levels")["rows"]
 
     def at(comparison: str, level: int, key: str, photos: str = "panoramas", method: str = "encoder") -> float:
-        asked = (comparison, level, photos, method)
-        return mean(float(row[key]) for row in rows if tuple(row[k] for k in _OF_A_LEVEL) == asked)
+        asked = {"comparison": comparison, "level": level, "photos": photos, "method": method}
+        return mean(float(row[key]) for row in rows if asked.items() <= row.items())
 
     said = []
     for comparison in ("same ground", "same bytes"):
@@ -166,17 +179,13 @@ def levels() -> Rows:
     return said
 
 
-_OF_A_LEVEL = ("comparison", "level", "photos", "method")
-
-
 def places(name: str, cells: Sequence[int], kinds: Sequence[str]) -> Rows:
     """Where photos are put, how sure, and what is refused, by level of the cells and style."""
     by_level = result(name)["levels"]
     rows = []
     for level in cells:
-        styles = {name: each for name, each in by_level[str(level)].items() if name != "calibration"}
-        for style, of_style in styles.items():
-            for kind in kinds:
+        for style, of_style in by_level[str(level)].items():
+            for kind in kinds if style != "calibration" else ():
                 of = of_style[kind]
                 told, position, refused = of["calibration"]["all"], of["position"], of["refused"]
                 within = [position[f"within_{m}_m"] for m in (25, 50, 100)]
@@ -219,9 +228,9 @@ def second_looks() -> Rows:
         said = [name]
         for photos in PHOTOS:
             (row,) = (row for row in found[part] if (row["photos"], row["variant"]) == (photos, variant))
-            low, high = (100 * end for end in row["gain_within_25_m_interval"])
+            gain = interval(row["gain_within_25_m"], row["gain_within_25_m_interval"], 100)
             said.append(percent(*(row[f"recall_at_1_within_{m}_m"] for m in (25, 50, 100))))
-            said.append("" if variant == "codes" else f"{100 * row['gain_within_25_m']:.1f} ({low:.1f} to {high:.1f})")
+            said.append("" if variant == "codes" else gain)
         rows.append(said)
     return rows
 
@@ -247,30 +256,25 @@ def vigor_positions() -> Rows:
 
 
 def _errors(row: dict[str, Any]) -> list[str]:
-    def shown(of: dict[str, Any]) -> str:
-        return f"{of['value']:.1f} ({of['interval'][0]:.1f} to {of['interval'][1]:.1f})"
+    def shown(of: dict[str, Any], unit: str, within: Sequence[int]) -> list[str]:
+        errors = [of[f"{which}_error_{unit}"] for which in ("mean", "median")]
+        shares = percent(*(of[f"within_{each}_{unit}"]["share"] for each in within))
+        return [*(interval(error["value"], error["interval"]) for error in errors), shares]
 
-    metres = [shown(row[f"{which}_error_m"]) for which in ("mean", "median")]
-    metres.append(percent(*(row[f"within_{m}_m"]["share"] for m in (1, 3, 5, 10))))
-    heading = row["heading"]
-    if not heading:
-        return [*metres, "", "", ""]
-    degrees = [shown(heading[f"{which}_error_deg"]) for which in ("mean", "median")]
-    return [*metres, *degrees, percent(*(heading[f"within_{d}_deg"]["share"] for d in (1, 5, 10, 30)))]
+    return [*shown(row, "m", (1, 3, 5, 10)), *shown(row["heading"], "deg", (1, 5, 10, 30))]
 
 
 def walks() -> Rows:
     """Several photos together, and how sure they are."""
     rows = []
     for row in result("walks")["pooled"]:
-        low, high = (100 * end for end in row["more_than_alone_within_100_m"]["interval"])
-        gained = 100 * row["more_than_alone_within_100_m"]["share"]
+        more = row["more_than_alone_within_100_m"]
         rows.append(
             [
                 f"{row['photos'].replace('panorama', 'panoramas')}, {row['way']}",
                 percent(*(row[f"recall_at_1_within_{m}_m"]["share"] for m in (25, 50, 100))),
-                "" if "alone" in row["way"] else f"{gained:.1f} ({low:.1f} to {high:.1f})",
-                f"{whole(row['mean_probability'], row['recall_at_1_within_100_m']['share'])} %",
+                "" if "alone" in row["way"] else interval(more["share"], more["interval"], 100),
+                told_and_true(row),
                 f"{row['brier']:.3f} / {row['brier_of_base_rate']:.3f}",
                 f"{row['calibration_error']:.3f}",
                 f"{whole(row['strays_rejected'])} %" if "strays_rejected" in row else "",
@@ -285,14 +289,7 @@ def walks_by_style() -> Rows:
     ways = ("one alone, of a spot", "five together", "one alone, of a walk", "ten of a walk")
     styles = list(dict.fromkeys(style for _, _, style in rows))
     return [
-        [
-            photos.replace("panorama", "panoramas"),
-            way,
-            *(
-                f"{whole(row['mean_probability'], row['recall_at_1_within_100_m']['share'])} %"
-                for row in (rows[photos, way, style] for style in styles)
-            ),
-        ]
+        [photos.replace("panorama", "panoramas"), way, *(told_and_true(rows[photos, way, style]) for style in styles)]
         for photos in ("panorama", "perspective")
         for way in ways
     ]
@@ -320,10 +317,7 @@ def hybrid() -> Rows:
         arm = arms[key]
         n_bytes = arm.get("bytes_of_prototypes", arm.get("bytes_of_photos", 0))
         found = [arm[group]["recall_at_1_within_100_m"] for group in groups]
-        shares = [
-            f"{100 * each['share']:.1f} ({100 * each['interval'][0]:.0f} to {100 * each['interval'][1]:.0f})"
-            for each in found
-        ]
+        shares = (interval(each["share"], each["interval"], 100) for each in found)
         rows.append([name, f"{n_bytes / 1e6:.1f}" if n_bytes else "", *shares])
     return rows
 
@@ -386,10 +380,6 @@ def mining_at_scale() -> Rows:
         [ARMS[arm], f"{of['steps']:,}", *(spread(of[name]) for name in ("recall_at_1", "recall_at_10", "hit_rate"))]
         for arm, of in ((arm, each["same_area_at_0.001"]) for arm, each in result("ablation_large")["arms"].items())
     ]
-
-
-def spread(of: dict[str, Any]) -> str:
-    return f"{100 * of['mean']:.1f} ± {100 * of['spread']:.1f}"
 
 
 PLACES = "level | region | photos"

@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
 
-# Pixels that make a batch worth a thread of its own: with fewer, threads wait for each other's turn in Python. Where it
-# goes on, more at once cost less of that.
+# Pixels that make a batch worth a thread of its own: with fewer, threads wait for each other's turn in Python. And
+# those of a batch once every thread has one: the more, the less they wait.
 _PIXELS_A_THREAD, _PIXELS_AT_ONCE = 2**18, 2**19
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -157,16 +157,19 @@ def _beside_each_other(
 def _batches(
     pictures: Iterable[Picture], batch_size: int, enough_px: Iterable[float] = repeat(math.inf)
 ) -> Iterator[list[Picture]]:
-    """Yields batches of pictures of one size: so many, or fewer that together have the pixels enough for that batch."""
+    """Yields batches of pictures of one size: `batch_size` of them, or fewer if their pixels together are enough.
+
+    What is enough is told for each batch.
+    """
     batch: list[Picture] = []
-    enough = iter(enough_px)
-    most_px = next(enough)
+    wanted_px = iter(enough_px)
+    enough = next(wanted_px)
     for picture in pictures:
         if batch and (
-            len(batch) == batch_size or picture.valid.shape != batch[0].valid.shape or _n_px(batch) >= most_px
+            len(batch) == batch_size or picture.valid.shape != batch[0].valid.shape or _n_px(batch) >= enough
         ):
             yield batch
-            batch, most_px = [], next(enough)
+            batch, enough = [], next(wanted_px)
         batch.append(picture)
     if batch:
         yield batch

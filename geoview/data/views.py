@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional as F
 
-from geoview.config import AerialView, GroundView, PlanView
+from geoview.config import AerialView, GroundView, PlanView, ViewSpec
 from geoview.data.exif import PhotoMetadata
 from geoview.data.photos import Photo, is_panorama, load_image
 from geoview.errors import ConfigError
 
-__all__ = ["Pose", "StreetPhoto", "View", "aerial_view", "fit_view"]
+__all__ = ["Pose", "StreetPhoto", "View", "aerial_view", "fit_view", "seen_nothing"]
 
 # Photos larger than this are decoded smaller: no encoder sees more of them.
 _MAX_SIDE_PX = 4096
@@ -302,6 +302,12 @@ class StreetPhoto:
         y = height / 2 - focal_px * np.tan(elevation) / cosine
         step_px = math.radians(step_deg[0]) * focal_px, math.radians(step_deg[1]) * focal_px
         return _sample(self.image, *np.broadcast_arrays(x, y), step_px=step_px, wraps=False)
+
+
+def seen_nothing(path: str, spec: ViewSpec) -> str:
+    """Returns what to tell of a photo none of whose views shows anything: it has no vector."""
+    ground = f", the ground within {spec.reach_m:.0f} m of the camera" if isinstance(spec, PlanView) else ""
+    return f"{path}: shows nothing of what this encoder looks at{ground}; check its field of view or scale"
 
 
 def aerial_view(image: Image.Image, spec: AerialView, *, gsd_m: float) -> View:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from geoview.config import GroundView, InferenceConfig
 from geoview.data.photos import read_metadata
 from geoview.data.queries import PhotoQuery
-from geoview.data.views import StreetPhoto, View
+from geoview.data.views import StreetPhoto, View, seen_nothing
 from geoview.embed import embed, read_ahead
 from geoview.errors import GeoviewError
 from geoview.geo import cells
@@ -243,7 +243,7 @@ def embed_photos(
     """Embeds photos as they were taken.
 
     Returns:
-        The photos that could be decoded, (N, dim) their embeddings, and why the others could not, by path.
+        The photos that have one, (N, dim) their embeddings, and why the others have none, by path.
     """
     spec = encoder.ground
     failed: dict[str, str] = {}
@@ -255,9 +255,11 @@ def embed_photos(
         except GeoviewError as error:
             return photo, str(error)
         if isinstance(spec, GroundView):
-            return photo, shot.strip(spec, photo.heading_deg)
-        assert photo.heading_deg is not None, "known_photos leaves photos without a heading out"
-        return photo, shot.plan(spec, photo.heading_deg)
+            view = shot.strip(spec, photo.heading_deg)
+        else:
+            assert photo.heading_deg is not None, "known_photos leaves photos without a heading out"
+            view = shot.plan(spec, photo.heading_deg)
+        return photo, view if view.valid.any() else seen_nothing(photo.path, spec)
 
     def views() -> Iterator[View]:
         for photo, view in read_ahead(seen, photos, num_workers=config.num_workers, depth=2 * config.batch_size):

@@ -10,10 +10,10 @@ import shapely
 from numpy.typing import NDArray
 
 import tiles
-from geoview.config import AerialView, GroundView, InferenceConfig, PlanView, Seen
+from geoview.config import AerialView, GroundView, InferenceConfig, Seen
 from geoview.data.photos import load_image, read_metadata, read_size_px
 from geoview.data.queries import PhotoQuery
-from geoview.data.views import StreetPhoto, aerial_view
+from geoview.data.views import StreetPhoto, aerial_view, seen_nothing
 from geoview.embed import Picture, embed, read_ahead
 from geoview.errors import ConfigError, GeoviewError
 from geoview.index.prototypes import directions
@@ -138,12 +138,11 @@ def prepared_photo(encoder: CrossViewEncoder, query: PhotoQuery, view: PhotoView
     if prepared.error or any(picture.valid.any() for picture in prepared.pictures):
         return prepared
     spec = encoder.aerial if view.kind == "aerial" else encoder.ground
-    ground = f", the ground within {spec.reach_m:.0f} m of the camera" if isinstance(spec, PlanView) else ""
-    error = f"{query.path}: shows nothing of what this encoder looks at{ground}; check its field of view or scale"
-    return replace(prepared, pictures=[], headings_deg=[], error=error)
+    return replace(prepared, pictures=[], headings_deg=[], error=seen_nothing(query.path, spec))
 
 
 def _read(encoder: CrossViewEncoder, query: PhotoQuery, view: PhotoView) -> PreparedPhoto:
+    """Reads a photo and lays it out, whether or not its pictures show anything."""
     latlon_deg = query.latlon_deg
     try:
         if view.kind == "aerial" and view.gsd_m is None:

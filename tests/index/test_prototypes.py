@@ -177,6 +177,16 @@ def test_photos_that_cannot_be_decoded_leave_their_row_empty(tmp_path, pictures,
     assert np.abs(vectors[0] - vectors[1]).max() > 1e-3
 
 
+def test_a_photo_without_any_ground_is_no_part_of_a_prototype(tmp_path, kit):
+    paths = [kit.write_photo(tmp_path / f"{name}.jpg") for name in ("tele", "wide")]
+    photos = [Photo(path, (1.0, 2.0), 90.0, fov_deg, 1) for path, fov_deg in zip(paths, (0.5, 60.0), strict=True)]
+    encoder = kit.make_encoder(ground=PlanView(32, 4.8, eye_heights_m=(2.0,), pitches_deg=(0.0,)))
+    sound, vectors, failed = embed_photos(encoder, photos, InferenceConfig(device="cpu"))
+    assert sound == photos[1:]
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
+    assert "shows nothing of what this encoder looks at, the ground within 77 m" in failed[paths[0]]
+
+
 def test_embedding_goes_on_where_it_was_cut_off(tmp_path, pictures, kit, monkeypatch):
     monkeypatch.setattr(ground, "_BLOCK_PHOTOS", 3)
     photos, _ = known_photos(pictures, needs_heading=False)

@@ -60,8 +60,12 @@ def test_a_fork_has_threads_of_its_own():
     wanted = scan(query, blocks, 3, num_workers=2)[0]
     child = os.fork()
     if not child:
-        signal.alarm(20)
-        os._exit(scan(query, blocks, 3, num_workers=2)[0].tolist() != wanted.tolist())
+        status = 1
+        try:
+            signal.alarm(20)
+            status = int(scan(query, blocks, 3, num_workers=2)[0].tolist() != wanted.tolist())
+        finally:
+            os._exit(status)  # whatever happened: the rest of the tests is not this process's
     assert os.waitpid(child, 0)[1] == 0
 
 
