@@ -5,8 +5,8 @@ OMP_WAIT_POLICY=PASSIVE python benchmarks/exact.py --work DIR [--rows 1000000] [
 The rows lie in an index, in half precision, mapped and warm. Peers search the same rows from memory: FAISS's flat index
 in single and in half precision, and a plain matrix product with top-k. All are measured in turns, several times, and
 the median counts; the machine's rates are measured in the same turns. The limit of 1,024 queries is the rate of float32
-products, which exact scores need; where a matrix unit multiplies bfloat16 faster, geoview can be above it, and that
-unit's rate is told beside it.
+products, which exact scores need; where the processor multiplies bfloat16 faster, geoview can be above it, and that
+rate is told beside it.
 
 Where there is a GPU, it searches 10 million rows of 512 elements that lie in its memory, beside a plain matrix product
 of half precision with top-k, whose queries are rounded and whose answers are not exact, and beside its own two rates.
@@ -29,12 +29,12 @@ import faiss
 import numpy as np
 import torch
 from frontier import write_index
-from machine import cpu_model
+from machine import cpu_model, keep
 
 from geoview.index.cell_index import CellIndex
 from geoview.topk import top_k
 
-REPEATS, K = 7, 100
+REPEATS, LIMIT_TIMES, K = 7, 5, 100
 KINDS = ("torch", "numpy", "bfloat16")
 SHAPES = ((1024, 2048), (1024, 16_384), (2048, 2048))
 GPU_ROWS, GPU_DIM = 10_000_000, 512
@@ -98,9 +98,12 @@ def main() -> None:
         took_s: dict[str, list[float]] = {name: [] for name in (*arms, *limit)}
         for _ in range(REPEATS + 1):
             for name, arm in (arms | limit).items():
+                # What the machine can do is not what it does of a millisecond that wakes threads first.
+                times = LIMIT_TIMES if name in limit else 1
                 start = time.perf_counter()
-                arm()
-                took_s[name].append(time.perf_counter() - start)
+                for _ in range(times):
+                    arm()
+                took_s[name].append((time.perf_counter() - start) / times)
         median_s = {name: float(np.median(each[1:])) for name, each in took_s.items()}
         if n_queries > 1:
             shapes = {name: [int(n) for n in name.split()[0].split("x")] for name in limit}
@@ -123,8 +126,7 @@ def main() -> None:
         result["gpu"] = on_a_gpu()
     else:
         print("no GPU here: its part is left out", flush=True)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1) + "\n")
+    keep(result, args.out, alike=("what", "cpu"))
 
 
 def on_a_gpu() -> dict[str, object]:
@@ -177,9 +179,11 @@ def product(a: int, b: int, dim: int, kind: str) -> Callable[[], object]:
     one, other = torch.randn(a, dim), torch.randn(b, dim)
     if kind == "bfloat16":
         one, other = one.bfloat16(), other.bfloat16()
-    if kind != "numpy":
-        return lambda: one @ other.T
-    return lambda: one.numpy() @ other.numpy().T
+    # To memory that is there: to ask for it takes longer than a fast unit multiplies.
+    found = torch.empty(a, b, dtype=one.dtype)
+    if kind == "numpy":
+        return lambda: np.matmul(one.numpy(), other.numpy().T, out=found.numpy())
+    return lambda: torch.mm(one, other.T, out=found)
 
 
 if __name__ == "__main__":

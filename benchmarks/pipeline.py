@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import cpu_model
+from machine import cpu_model, keep
 
 import tiles
 from geoview.config import AerialView, BuildConfig, GroundView
@@ -107,11 +107,7 @@ def main() -> None:
         "torch": torch.__version__,
         "date": datetime.now(UTC).date().isoformat(),
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    before = json.loads(args.out.read_text()) if args.out.exists() else []
-    same = ("encoder", "device", "precision", "cpu")
-    kept = [row for row in before if any(row[name] != result[name] for name in same)]
-    args.out.write_text(json.dumps([*kept, result], indent=1) + "\n")
+    keep(result, args.out, alike=("encoder", "device", "precision", "cpu"))
     print(json.dumps(result))
 
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from geoview.config import InferenceConfig, Seen
 from geoview.errors import ConfigError, EncoderError
 from geoview.models.encoder import CrossViewEncoder
-from geoview.rounded_top_k import has_matrix_unit
+from geoview.rounded_top_k import bfloat16_is_faster
 
 __all__ = ["Picture", "embed", "read_ahead", "resolve_device", "resolve_precision"]
 
@@ -65,12 +65,15 @@ def resolve_device(device: str) -> torch.device:
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     """Returns the type that the network computes in: `auto` is bfloat16 where that is multiplied faster.
 
-    It is on GPUs that have it, and on CPUs with a matrix unit; elsewhere it is float32. Embeddings of one chip in both
-    are alike to four digits of their cosine.
+    It is on GPUs that have it, and on some CPUs (`bfloat16_is_faster`); elsewhere it is float32. Embeddings of one chip
+    in both are alike to four digits of their cosine.
     """
     if precision != "auto":
         return _DTYPES[precision]
-    is_faster = torch.cuda.is_bf16_supported() if device.type == "cuda" else device.type == "cpu" and has_matrix_unit()
+    if device.type == "cuda":
+        is_faster = torch.cuda.is_bf16_supported()
+    else:
+        is_faster = device.type == "cpu" and bfloat16_is_faster()
     return torch.bfloat16 if is_faster else torch.float32
 
 

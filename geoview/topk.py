@@ -202,9 +202,9 @@ class _Best:
     def __init__(self, queries: Tensor, k: int) -> None:
         self.queries, self.device = queries, queries.device
         self._k = k
-        on_unit = self.device.type == "cpu" and len(queries) >= _ROUNDED_QUERIES and rounded_top_k.has_matrix_unit()
+        is_many = self.device.type == "cpu" and len(queries) >= _ROUNDED_QUERIES
         #: None where they are not worth it.
-        self.rounded = Rounded.of(queries) if on_unit else None
+        self.rounded = Rounded.of(queries) if is_many and rounded_top_k.bfloat16_is_faster() else None
         #: Rows of one pass, of which at first every one may be among the best.
         self._step = max(1, _PAIRS // len(queries))
         self._rows = torch.full((len(queries), k), -1, dtype=torch.int64, device=queries.device)

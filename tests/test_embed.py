@@ -219,7 +219,7 @@ def test_resolve_precision(monkeypatch):
         torch.float32, torch.bfloat16, torch.float16
     ]  # fmt: skip
     for supported, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr("geoview.embed.has_matrix_unit", lambda s=supported: s)
+        monkeypatch.setattr("geoview.embed.bfloat16_is_faster", lambda s=supported: s)
         assert resolve_precision("auto", cpu) == expected
         assert resolve_precision("fp32", cpu) == torch.float32
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda s=supported: s)

@@ -13,7 +13,7 @@ from geoview.topk import top_k
 
 @pytest.fixture
 def on_any_processor(monkeypatch):
-    monkeypatch.setattr(rounded_top_k, "has_matrix_unit", lambda: True)
+    monkeypatch.setattr(rounded_top_k, "bfloat16_is_faster", lambda: True)
     monkeypatch.setattr(topk, "_ROUNDED_QUERIES", 1)
 
 
@@ -86,7 +86,7 @@ def test_rows_of_no_length_or_too_long_are_not_searched(value):
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, 0.0, 1e-30])
-def test_queries_that_the_matrix_unit_cannot_tell_from_nothing_are_not_searched(value):
+def test_queries_that_a_matrix_unit_cannot_tell_from_nothing_are_not_searched(value):
     queries = torch.eye(4)
     queries[2] *= value
     assert near(Rounded.of(queries), Rounded.of(torch.eye(4)), torch.full((4,), 0.9), 1, 99, memory()) is None
@@ -157,6 +157,20 @@ def test_rows_that_are_not_finite_are_never_returned(on_any_processor):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_a_processor_that_is_not_known_has_no_matrix_unit(monkeypatch):
-    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert not rounded_top_k.has_matrix_unit.__wrapped__()
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"amx_bf16": True, "avx512_bf16": True, "cpu_name": "Intel(R) Xeon(R)"}, True),
+        ({"amx_bf16": False, "avx512_bf16": True, "cpu_name": "Intel(R) Xeon(R)"}, False),
+        ({"amx_bf16": False, "avx512_bf16": True, "cpu_name": "AMD EPYC"}, True),
+        ({"amx_bf16": False, "avx512_bf16": False, "cpu_name": "AMD EPYC"}, False),
+        ({"avx512_bf16": True}, False),
+        (None, False),
+    ],
+)
+def test_rounding_is_for_processors_that_multiply_what_is_rounded_faster(monkeypatch, told, expected):
+    if told is None:  # as in older versions
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told, raising=False)
+    assert rounded_top_k.bfloat16_is_faster.__wrapped__() is expected

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from geoview.errors import IndexCorruptError
 from geoview.files import write_binary
-from geoview.rounded_top_k import has_matrix_unit
+from geoview.rounded_top_k import bfloat16_is_faster
 from geoview.topk import top_k
 
 __all__ = ["CODEC_FILE", "LISTS_FILE", "TRAINING_ROWS_A_LIST", "WAY_OUT", "Codec", "Lists", "lists_for", "memory_bytes"]
@@ -34,7 +34,7 @@ TRAINING_ROWS_A_LIST = 64
 _ROWS = 16_384
 _TRAINING_ROUNDS = 10
 # Of so many queries, a small share of the centres are found sooner by our own search than by FAISS's: by one thread of
-# a processor with a matrix unit.
+# a processor that multiplies bfloat16 fast.
 _QUERIES, _NEAREST = 256, 1 / 128
 # FAISS 1.15 compares up to 128,000 elements of queries with centres one query after the other. A product of matrices is
 # faster from 800 a thread on (https://github.com/facebookresearch/faiss/pull/5109). What is below that stays as it is.
@@ -246,7 +246,7 @@ class Lists:
         if self._wanted is not None:
             chosen["sel"] = faiss.IDSelectorBitmap(len(self._wanted), faiss.swig_ptr(self._bits))
         parameters, asked = faiss.IVFSearchParameters(**chosen), _padded(queries, self._index.d)
-        own = has_matrix_unit() and torch.get_num_threads() == 1 and len(asked) >= _QUERIES
+        own = bfloat16_is_faster() and torch.get_num_threads() == 1 and len(asked) >= _QUERIES
         if not own or n_probe > _NEAREST * self.n_lists:
             found: NDArray[np.int64] = self._index.search(asked, n, params=parameters)[1]
         else:

@@ -62,7 +62,7 @@ def test_lists_that_our_own_search_has_chosen_propose_what_others_do(tmp_path, m
     wanted = [each.candidates(queries, 20, 2) for each in (lists, some)]
     own = mock.Mock(wraps=ann.top_k)
     monkeypatch.setattr(ann, "top_k", own)
-    monkeypatch.setattr(ann, "has_matrix_unit", lambda: True)
+    monkeypatch.setattr(ann, "bfloat16_is_faster", lambda: True)
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
