@@ -298,11 +298,10 @@ def likelihoods(localizer: Localizer, photos: list[PhotoQuery]) -> list[dict[str
     return rows
 
 
-def alike(localizer: Localizer, photos: list[PhotoQuery]) -> list[dict[str, float]]:
+def alike(localizer: Localizer, photos: list[PhotoQuery]) -> list[dict[str, Any]]:
     """Returns how much photos of a spot must be taken to say the same for probabilities to be truest.
 
-    Of so many photos of each spot: the correlation with the least Brier score, that score, and those of the one that
-    `locate_together` takes and of photos that stand for themselves.
+    Of so many photos of each spot: the correlation with the least Brier score, and the score of each.
     """
     rows = []
     for size in (2, 3, PER_SPOT):
@@ -312,7 +311,7 @@ def alike(localizer: Localizer, photos: list[PhotoQuery]) -> list[dict[str, floa
             found = evidence_of(localizer, localizer.embed(spot), TOP_1)
             centres_deg = cells.centers_deg(found.cell_id)
             for column, correlation in enumerate(CORRELATIONS):
-                with patch("geoview.locate.together.ALIKE", correlation):
+                with patch("geoview.locate.together.ALIKE", dict.fromkeys(ALIKE, correlation)):
                     log_probability, _ = fused(found)
                 best = centres_deg[np.argmax(log_probability)]
                 near = distance_m(best, centres_deg) <= RADII_M[-1]
@@ -324,9 +323,7 @@ def alike(localizer: Localizer, photos: list[PhotoQuery]) -> list[dict[str, floa
             {
                 "photos_of_a_spot": size,
                 "truest": CORRELATIONS[truest],
-                "brier": brier[truest],
-                f"brier_at_{ALIKE}": brier[CORRELATIONS.index(ALIKE)],
-                "brier_at_0": brier[CORRELATIONS.index(0.0)],
+                "brier": dict(zip(CORRELATIONS, brier, strict=True)),
             }
         )
     return rows

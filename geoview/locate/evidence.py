@@ -57,8 +57,8 @@ class Evidence:
         row: (P, n) int64 row of the index by which the photo itself found the cell; -1 where it did not.
         log_ratio: (P, n) logarithm of how many times as likely the photo is there as anywhere; at least log(STRAY).
         log_prior: (n,) logarithm of how many times as likely any photo is there as on average.
-        calibration: Of these scores, if the index has it.
         shown: What the photos show, each once.
+        calibration: Of these scores, if the index has it.
     """
 
     cell_id: NDArray[np.uint64]
@@ -68,8 +68,8 @@ class Evidence:
     row: NDArray[np.int64]
     log_ratio: NDArray[np.float64]
     log_prior: NDArray[np.float64]
+    shown: frozenset[Shown]
     calibration: Calibration | None = None
-    shown: frozenset[Shown] = frozenset()
 
     def surface(self, level: int, log_probability: NDArray[np.float64]) -> Surface:
         """Returns the logarithms of the cells' probabilities, (n,), as scores for each square metre."""
@@ -135,7 +135,7 @@ def evidence_of(localizer: Localizer, photos: Sequence[EmbeddedPhoto], search: S
     log_ratio = np.logaddexp(np.log1p(-STRAY) + log_ratio, np.log(STRAY))
     log_prior = np.zeros(len(cell_id)) if search.prior is None else search.prior.log_ratio(cell_id)
     shown = frozenset(shown_by(photo.fov_deg) for photo in photos)
-    return Evidence(cell_id, stands_for, score, heading_deg, row, log_ratio, log_prior, calibration, shown)
+    return Evidence(cell_id, stands_for, score, heading_deg, row, log_ratio, log_prior, shown, calibration)
 
 
 def places_of(

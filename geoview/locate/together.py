@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import repeat
 
@@ -11,16 +11,19 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from geoview.data.queries import PhotoQuery
+from geoview.locate.calibration import Shown
 from geoview.locate.embedding import PhotoView
 from geoview.locate.evidence import STRAY, Evidence, answers_of, embed_all, evidence_of, places_of
 from geoview.locate.localizer import WEIGHED, Localization, Localizer, Search
 
 __all__ = ["ALIKE", "fused", "locate_together"]
 
-#: How much what photos of one spot say correlates. With two, three and five panoramas of 60 spots of a rendered town,
-#: 0.75, 0.75 and 0.7 make probabilities truest (Brier score), 0.8 in another region. In two regions that had no part in
-#: this choice, 0.65 to 0.7 (`alike` in benchmarks/results/walks.json).
-ALIKE = 0.75
+#: How much what photos of one spot say correlates, by what they show. Of two, three and five photos of each of 120
+#: spots in two rendered regions, 0.75 makes the probabilities of panoramas truest (Brier score), and 0.2 those of
+#: photos through a lens, which see less and err apart. `alike` in benchmarks/results/walks.json tells what comes of it
+#: in two regions that had no part in this choice. Photos from above were not tried; they are taken to be as much alike
+#: as any.
+ALIKE: Mapping[Shown, float] = {"panorama": 0.75, "perspective": 0.2, "aerial": 0.75}
 
 
 def locate_together(
@@ -71,9 +74,9 @@ def locate_together(
 def fused(evidence: Evidence) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Hears photos of one spot together.
 
-    They err together, too: what makes another spot look like this one is in most of them. So a second photo says only a
-    quarter as much as if it stood for itself, and P photos as much as P / (1 + ALIKE (P - 1)): as of P numbers that
-    correlate.
+    They err together, too: what makes another spot look like this one is in most of them. So P photos say as much as
+    P / (1 + r (P - 1)) that stand for themselves, as of P numbers that correlate by r: by `ALIKE`, and where photos of
+    several kinds come together, by the most of these.
 
     Returns:
         The logarithm of each cell's probability to be the spot, (n,), and the probability of each photo to be a stray,
@@ -82,5 +85,6 @@ def fused(evidence: Evidence) -> tuple[NDArray[np.float64], NDArray[np.float64]]
     together = evidence.log_ratio.sum(axis=0)
     apart = together - logsumexp(together, b=evidence.stands_for)
     stray = STRAY * (np.exp(apart - evidence.log_ratio) * evidence.stands_for).sum(axis=1)
-    log_probability = together / (1 + ALIKE * (len(evidence.log_ratio) - 1)) + evidence.log_prior
+    alike = max(ALIKE[kind] for kind in evidence.shown)
+    log_probability = together / (1 + alike * (len(evidence.log_ratio) - 1)) + evidence.log_prior
     return log_probability - logsumexp(log_probability, b=evidence.stands_for), stray

@@ -55,15 +55,17 @@ def ids_of(answer):
     return [place.cell_id for place in answer.places]
 
 
-def said(log_ratio):
+PANORAMAS = frozenset(["panorama"])
+
+
+def said(log_ratio, shown=PANORAMAS):
     """Evidence of cells that are looked at one and all; what a photo says is made a ratio of probabilities."""
     log_ratio = log_ratio - logsumexp(log_ratio, axis=1, keepdims=True) + np.log(log_ratio.shape[1])
     log_ratio = np.logaddexp(np.log1p(-STRAY) + log_ratio, np.log(STRAY))
     n = log_ratio.shape[1]
     none = np.full(log_ratio.shape, -1)
-    return Evidence(
-        np.arange(n, dtype=np.uint64), np.ones(n), log_ratio.astype(np.float32), none, none, log_ratio, np.zeros(n)
-    )
+    ids, score = np.arange(n, dtype=np.uint64), log_ratio.astype(np.float32)
+    return Evidence(ids, np.ones(n), score, none, none, log_ratio, np.zeros(n), shown)
 
 
 EVIDENCE = arrays(np.float64, st.tuples(st.integers(1, 6), st.integers(2, 9)), elements=st.floats(-30, 30))
@@ -93,20 +95,22 @@ def test_no_stray_outvotes_two_photos_that_agree(n_cells, loud):
 
 
 @pytest.mark.parametrize("n_photos", [1, 2, 5, 50])
-def test_photos_of_a_spot_say_less_than_if_each_stood_for_itself(n_photos):
-    one = said(np.array([[3.0, 1.0, 0.0, -2.0]]))
-    several = said(np.repeat([[3.0, 1.0, 0.0, -2.0]], n_photos, axis=0))
+@pytest.mark.parametrize("shown", [["panorama"], ["perspective"], ["aerial"], ["perspective", "panorama"]])
+def test_photos_of_a_spot_say_less_than_if_each_stood_for_itself(n_photos, shown):
+    one = said(np.array([[3.0, 1.0, 0.0, -2.0]]), shown)
+    several = said(np.repeat([[3.0, 1.0, 0.0, -2.0]], n_photos, axis=0), shown)
     (alone, _), (together, _) = fused(one), fused(several)
-    worth = n_photos / (1 + ALIKE * (n_photos - 1))
-    assert 1 <= worth < 1 / ALIKE
+    alike = ALIKE[shown[-1]]  # a mixture is heard as if all of it were panoramas
+    worth = n_photos / (1 + alike * (n_photos - 1))
+    assert 1 <= worth < 1 / alike
     np.testing.assert_allclose(np.diff(together), worth * np.diff(alone))
 
 
 def test_a_cell_that_speaks_for_others_counts_as_all_of_them():
     plain = said(np.random.default_rng(0).normal(size=(3, 5)))
     columns = [0, 1, 2, 3, 4, 4, 4]
-    copied = Evidence(plain.cell_id, np.array([1, 1, 1, 1, 3.0]), *(4 * [plain.log_ratio]), np.zeros(5))
-    spread = Evidence(plain.cell_id, np.ones(7), *(4 * [plain.log_ratio[:, columns]]), np.zeros(7))
+    copied = Evidence(plain.cell_id, np.array([1, 1, 1, 1, 3.0]), *(4 * [plain.log_ratio]), np.zeros(5), PANORAMAS)
+    spread = Evidence(plain.cell_id, np.ones(7), *(4 * [plain.log_ratio[:, columns]]), np.zeros(7), PANORAMAS)
     for one, other in zip(fused(copied), fused(spread), strict=True):
         np.testing.assert_allclose(one, other[: len(one)])
 
