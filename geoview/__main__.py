@@ -1,6 +1,6 @@
 """`python -m geoview` is the command `geoview`."""
 
-from geoview.cli import main
+from geoview.cli import run
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run()

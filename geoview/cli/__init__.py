@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
 
 from geoview.cli import index, locate, render, verbs
 from geoview.cli.arguments import BAD_USAGE, SOME_FAILED, Namespace, make_parser
 from geoview.errors import GeoviewError
+from geoview.files import full_disk_told
 
-__all__ = ["main"]
+__all__ = ["main", "run"]
 
 _VERBS: dict[str, Callable[[Namespace], int]] = {
     "demo": render.demo,
@@ -36,6 +41,24 @@ _VERBS: dict[str, Callable[[Namespace], int]] = {
     "render dataset": render.dataset,
     "info": verbs.info,
 }
+
+
+def run() -> NoReturn:
+    """Runs the command that this process was started for, and ends it with its exit code.
+
+    What PyTorch has brought is not taken apart object by object then, which takes a second and more when all is done.
+    """
+    code: list[int] = []
+
+    def end() -> None:
+        if code:  # or else an exception is to be told
+            with suppress(OSError):  # of which `main` has told
+                print(end="", flush=True)
+            os._exit(code[0])
+
+    atexit.register(end)  # before all others, and so called after them
+    code.append(main())
+    sys.exit(code[0])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,7 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     # rasterio's; `tiles` says the same as an error, with the way out.
     warnings.filterwarnings("ignore", message="Dataset has no geotransform")
     try:
-        return _VERBS[action](verb)
+        with full_disk_told(Path(action)):
+            code = _VERBS[action](verb)
+            print(end="", flush=True)
+        return code
     except KeyboardInterrupt:
         print("geoview: interrupted; the same command goes on where it can", file=sys.stderr)
         return 130

@@ -58,6 +58,37 @@ def test_python_m_geoview():
     assert done.stdout.startswith("geoview ")
 
 
+def ended(main: str) -> subprocess.CompletedProcess[str]:
+    """Runs a process in which something else is in the place of `main`."""
+    code = f"import atexit\nfrom geoview import cli\ndef main():\n    {main}\ncli.main = main\ncli.run()"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_a_process_ends_in_order_but_takes_nothing_apart():
+    done = ended(
+        "class Kept:\n        def __del__(self): print('taken apart')\n"
+        "    cli.kept = Kept()\n    atexit.register(print, 'others have ended')\n    print('told')\n    return 3"
+    )
+    assert (done.returncode, done.stdout.split("\n"), done.stderr) == (3, ["told", "others have ended", ""], "")
+
+
+def test_what_nobody_has_foreseen_is_told_as_python_tells_it():
+    done = ended("return 1 // 0")
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_disk_behind_standard_output_is_one_line():
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "geoview", "info"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("geoview: info: disk full (No space left on device)")
+    assert done.stderr.count("\n") == 1
+
+
 def refused(capsys, *words: str) -> str:
     """Runs a command that must fail with 2 and one line on stderr; returns the line."""
     try:
