@@ -178,5 +178,5 @@ def _around(latlon_deg: tuple[float, float], config: LocateConfig, region: Regio
     from geoview.geo.regions import Region
 
     assert config.radius_m is not None, "LocateConfig checks this"
-    disc = Region.disc(latlon_deg, config.radius_m)
+    disc = Region.disc(latlon_deg, config.radius_m, "near")
     return disc if region is None else disc.intersection(region)

@@ -102,9 +102,9 @@ class Region:
         try:
             center = check_latlon_deg(latlon_deg).reshape(2)
         except ValueError as error:
-            raise RegionError(f"{name}: centre of a disc: {error}") from error
+            raise RegionError(f"{name}: {error}") from error
         if not (np.isfinite(radius_m) and radius_m > 0.0):
-            raise RegionError(f"{name}: radius_m of a disc must be positive, not {radius_m}")
+            raise RegionError(f"{name}: radius_m must be positive, not {radius_m}")
         return cls(_merged([_disc(center, radius_m)], name), name)
 
     def intersection(self, other: Region) -> Region:

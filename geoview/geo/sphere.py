@@ -140,7 +140,8 @@ def _fault(what: str, values: NDArray[np.float64], low: float, high: float) -> s
     flat = values.ravel()
     row = int(np.argmin((flat >= low) & (flat <= high)))
     hint = "; latitude comes first" if what == "latitude" and 90.0 < abs(flat[row]) <= 180.0 else ""
-    return f"{what} {flat[row]} in row {row} is not within [{low:g}, {high:g}] degrees{hint}"
+    where = f" in row {row}" if len(flat) > 1 else ""
+    return f"{what} {flat[row]}{where} is not within [{low:g}, {high:g}] degrees{hint}"
 
 
 def _angles(a_deg: ArrayLike, b_deg: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:

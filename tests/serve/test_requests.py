@@ -70,8 +70,8 @@ def test_fields_that_are_left_out_or_empty_are_as_they_are_on_the_command_line()
         ({"near": "48,11"}, "near and radius_m go together"),
         ({"radius_m": 100}, "near and radius_m go together"),
         ({"near": "Munich", "radius_m": 100}, "near is 'Munich'; write LAT,LON"),
-        ({"near": "91,0", "radius_m": 100}, "near: centre of a disc"),
-        ({"near": "nan,0", "radius_m": 100}, "near: centre of a disc"),
+        ({"near": "91,0", "radius_m": 100}, "near: latitude"),
+        ({"near": "nan,0", "radius_m": 100}, "near: latitude"),
         ({"near": "0,0", "radius_m": 100}, "near and the index have no ground in common"),
     ],
 )
