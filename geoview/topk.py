@@ -28,8 +28,9 @@ _Chunk = tuple[Tensor, Tensor]
 _Near = Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor, Tensor] | None]
 
 # A thread's product on a CPU, 4 MB of scores and 4 MB of rows made float32: they stay in the processor's cache until
-# they have been looked at.
-_QUERIES, _PRODUCTS, _ELEMENTS = 512, 2**20, 2**20
+# they have been looked at. Scores of few queries are looked at when there are those of so many rows: threads that look
+# more often wait for one another's turn in Python, yet all of them should have something to do until the end.
+_QUERIES, _PRODUCTS, _ELEMENTS, _ROWS = 512, 2**20, 2**20, 2**14
 # What is less work than so many products is not worth starting threads for; to read an element is as much as 16.
 _ALONE, _READING = 2**29, 16
 # On another device: products that are written, 1 GB, and elements that lie there at once.
@@ -88,8 +89,13 @@ def top_k(
 def _look_here(parts: list[_Best], blocks: Iterable[_Block], shape: torch.Size) -> None:
     """Looks at all rows on the CPU, for (Q, D) queries."""
     n_queries, dim = shape[0], max(1, shape[1])
-    n_products, n_elements = (_PRODUCTS, _ELEMENTS) if parts[0].rounded is None else (_ROUNDED_PRODUCTS,) * 2
-    n_rows = max(1, min(n_products // min(n_queries, _QUERIES), n_elements // dim))
+    if parts[0].rounded:
+        n_rows = _ROUNDED_PRODUCTS // max(dim, min(n_queries, _QUERIES))
+    elif len(parts) > 1:
+        n_rows = min(_PRODUCTS // _QUERIES, _ELEMENTS // dim)
+    else:
+        n_rows = min(_PRODUCTS // n_queries, _ROWS)
+    n_rows = max(1, n_rows)
     chunks = _chunks(blocks, shape[1], n_rows)
     n_threads = torch.get_num_threads()
     if n_threads == 1:
@@ -151,13 +157,15 @@ def _look(parts: list[_Best], chunks: Iterable[_Chunk]) -> None:
     # Used again for each chunk: memory that is new has to be cleared first, which takes a tenth of the time.
     single, products = torch.empty(0, device=device), torch.empty(0, device=device)
     rough = torch.empty(0, dtype=torch.bfloat16)
+    # What only one part looks at it makes float32 itself, piece by piece.
+    by_pieces = device.type == "cpu" and len(parts) == 1 and not parts[0].rounded
     for numbers, vectors in chunks:
-        if vectors.dtype != torch.float32 or vectors.device != device:
+        if not by_pieces and (vectors.dtype != torch.float32 or vectors.device != device):
             vectors = single.resize_(vectors.shape).copy_(vectors)
         rounded = Rounded.of(vectors) if parts[0].rounded else None
         for part in parts:
             if not (rounded and part.add_rounded(numbers, rounded, rough)):
-                part.add(numbers.to(device), vectors, products)
+                part.add(numbers.to(device), vectors, products, single)
 
 
 def _look_together(parts: list[_Best], chunks: Iterator[_Chunk], n_threads: int) -> None:
@@ -215,12 +223,17 @@ class _Best:
         self._n_pending = 0
         self._lock = threading.Lock()
 
-    def add(self, numbers: Tensor, vectors: Tensor, products: Tensor) -> None:
-        """Looks at the rows `numbers` (n,) with (n, D) vectors of float32; `products` is memory to write to."""
+    def add(self, numbers: Tensor, vectors: Tensor, products: Tensor, single: Tensor) -> None:
+        """Looks at the rows `numbers` (n,) with (n, D) vectors; `products` and `single` are memory to write to."""
         n = len(vectors)
         products.resize_(len(self.queries), -(-n // _GROUP) * _GROUP)
         products[:, n:] = -torch.inf
-        torch.mm(self.queries, vectors.T, out=products[:, :n])
+        step = n if vectors.dtype == torch.float32 else max(1, _ELEMENTS // max(1, vectors.shape[1]))
+        for start in range(0, n, step):
+            piece = vectors[start : start + step]
+            if piece.dtype != torch.float32:
+                piece = single.resize_(piece.shape).copy_(piece)
+            torch.mm(self.queries, piece.T, out=products[:, start : start + len(piece)])
         # The worst of the best at this moment: it only rises.
         worst = self._scores[:, -1:]
         groups = products.view(-1, _GROUP)

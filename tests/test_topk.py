@@ -55,11 +55,22 @@ def searches(draw):
     return queries, references, draw(st.permutations(blocks)), draw(st.integers(1, 70))
 
 
-@given(searches(), st.integers(1, 30), st.integers(1, 4), st.sampled_from([0, 500]))
-@settings(deadline=None, max_examples=200)
-def test_equals_a_full_sort_whatever_the_blocks(search, products, queries_a_product, alone):
+@given(
+    searches(),
+    st.fixed_dictionaries(
+        {
+            "_PRODUCTS": st.integers(1, 300),
+            "_QUERIES": st.integers(1, 8),
+            "_ELEMENTS": st.sampled_from([1, 9, 2**20]),  # of a piece that is made float32
+            "_ROWS": st.sampled_from([5, 2**14]),
+            "_ALONE": st.sampled_from([0, 500]),
+        }
+    ),
+)
+@settings(deadline=None, max_examples=300)
+def test_equals_a_full_sort_whatever_the_blocks(search, sizes):
     queries, references, blocks, k = search
-    with mock.patch.multiple(topk, _PRODUCTS=products, _QUERIES=queries_a_product, _ALONE=alone):
+    with mock.patch.multiple(topk, **sizes):
         rows, scores = top_k(queries, blocks, k)
     expected_rows, expected_scores = by_full_sort(queries, references, k)
     assert rows.dtype == np.int64
