@@ -91,7 +91,7 @@ def _look_here(parts: list[_Best], blocks: Iterable[_Block], shape: torch.Size) 
     n_queries, dim = shape[0], max(1, shape[1])
     if parts[0].rounded:
         n_rows = _ROUNDED_PRODUCTS // max(dim, min(n_queries, _QUERIES))
-    elif len(parts) > 1:
+    elif len(parts) > 1:  # all of which look at rows that are made float32 once
         n_rows = min(_PRODUCTS // _QUERIES, _ELEMENTS // dim)
     else:
         n_rows = min(_PRODUCTS // n_queries, _ROWS)

@@ -44,7 +44,7 @@ class Chip:
     @property
     def valid_fraction(self) -> float:
         """Share of the pixels that are valid."""
-        return np.count_nonzero(self.valid) / self.valid.size  # in a twentieth of the time of their mean
+        return np.count_nonzero(self.valid) / self.valid.size  # in a tenth of the time of their mean
 
 
 @dataclass(frozen=True)
