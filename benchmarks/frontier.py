@@ -35,7 +35,7 @@ from machine import cpu_model
 from numpy.typing import NDArray
 
 DIM, QUERIES, N_LISTS = 256, 1000, 4096  # of drawn vectors, and of all
-K_FACTORS = [2, 4, 6, 10, 14, 20]  # candidates that are scored exactly, for each of the best
+K_FACTORS = [2, 3, 4, 6, 10, 14, 20]  # candidates that are scored exactly, for each of the best
 GROUPS, CLUSTERS = 300, 30_000
 KS = (10, 100)
 # Spread of rows around their cluster, and how much further queries are.

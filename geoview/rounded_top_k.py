@@ -98,11 +98,10 @@ def near(
     bits, reach = products.view(torch.int16), least - slack
     bits[:, n:] = torch.iinfo(torch.int16).min
     largest = _largest(bits)
-    of_groups = _GROUPS_A_BEST * k <= largest.shape[1]
-    if bool(reach.isneginf().any()) and (of_groups or 2 * k * len(bits) <= most):
-        # Nothing is known yet, but k rows are as good as the k-th of all; or k groups, as the k-th of their largest,
-        # have one each. Unless that is negative: bits of negative numbers rise as these fall.
-        seeming = _k_th(largest if of_groups else bits[:, :n], k)
+    if bool(reach.isneginf().any()) and 2 * k * len(bits) <= most:
+        # Nothing is known yet, but k rows are as good as the k-th of the largest of some groups, which have one each.
+        # Unless that is negative: bits of negative numbers rise as these fall.
+        seeming = _k_th(_folded(bits, _GROUPS_A_BEST * k), k)
         reach = reach.maximum(_surely(_floats(seeming), slack).masked_fill(seeming <= 0, -torch.inf))
     if not bool((reach > 0).all()):
         bits = _ordered(bits)
@@ -135,6 +134,14 @@ def _floats(bits: Tensor) -> Tensor:
 def _largest(bits: Tensor) -> Tensor:
     """Returns the largest of each group, (Q, n / _GROUP)."""
     return bits.view(-1, _GROUP).amax(dim=1).view(len(bits), -1)
+
+
+def _folded(bits: Tensor, n: int) -> Tensor:
+    """Returns the largest of each of n groups or more, (Q, groups), as long as there are so many products of each."""
+    size = _GROUP
+    while size > 1 and bits.shape[1] < n * size:
+        size //= 2
+    return bits.view(len(bits), size, -1).amax(dim=1)
 
 
 def _k_th(values: Tensor, k: int) -> Tensor:

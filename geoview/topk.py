@@ -383,11 +383,10 @@ def top_k_of(
     q = torch.from_numpy(np.ascontiguousarray(queries, np.float32))
     flat, n = candidates.ravel(), candidates.shape[1]
     # By row, through all queries: what lies together is read together, and what several queries want is read once.
-    # Numbers that hold a row and its place are sorted in half the time that the order of rows takes.
-    place_bits = len(flat).bit_length()
-    ordered = np.sort(flat << place_bits | np.arange(len(flat)))
-    ordered = ordered[np.searchsorted(ordered, 0) :]
-    wanted, order = ordered >> place_bits, ordered & (1 << place_bits) - 1
+    # PyTorch sorts whole numbers in half the time that NumPy takes.
+    wanted, order = (each.numpy() for each in torch.from_numpy(flat).sort())
+    n_none = int(np.searchsorted(wanted, 0))
+    wanted, order = wanted[n_none:], order[n_none:]
     first = np.flatnonzero(np.diff(wanted, prepend=-1))
     rows, ends, of = wanted[first], torch.from_numpy(np.append(first, len(order))), torch.from_numpy(order // n)
     found, single = torch.empty(len(order)), torch.empty(0)

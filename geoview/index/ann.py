@@ -35,7 +35,7 @@ _ROWS = 16_384
 _TRAINING_ROUNDS = 10
 # Of so many queries, a small share of the centres are found sooner by our own search than by FAISS's: by one thread of
 # a processor that multiplies bfloat16 fast.
-_QUERIES, _NEAREST = 256, 1 / 128
+_QUERIES, _NEAREST = 256, 1 / 64
 # FAISS 1.15 compares up to 128,000 elements of queries with centres one query after the other. A product of matrices is
 # faster from 800 a thread on (https://github.com/facebookresearch/faiss/pull/5109). What is below that stays as it is.
 faiss.cvar.distance_compute_blas_threshold = min(

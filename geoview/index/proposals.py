@@ -21,7 +21,7 @@ __all__ = ["Proposals"]
 # A part of the rows that is worth a copy of its codes: of more, there is less to overlook, and more to copy.
 _SHARE = 1 / 4
 # Room for codes that are looked up, however little memory was wished for: in less, each row is let go of by itself.
-_LEAST_ROOM_BYTES = 2**22
+_LEAST_ROOM_BYTES = 2**24
 
 
 @dataclass

@@ -15,7 +15,6 @@ import json
 import math
 import mmap
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -179,9 +178,6 @@ class Shard:
     def release(self, name: str) -> None:
         """Gives back the memory that holds what was read of a column; it is read again when it is wanted."""
         if name in self._maps:
-            with suppress(OSError):  # kernels without huge pages do not know them
-                # Or one row may bring two megabytes with it (from Linux 6.16 on, where the file system is ext4).
-                self._maps[name].madvise(mmap.MADV_NOHUGEPAGE)
             self._maps[name].madvise(mmap.MADV_DONTNEED)
 
     def check(self, name: str, rows: NDArray[np.int64] | None = None) -> None:

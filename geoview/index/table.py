@@ -22,8 +22,9 @@ __all__ = ["Blocks", "Selection", "Table", "n_rows"]
 # Rows taken at once: 16,384 x 1,024 in half precision are 32 MB.
 _READ_ROWS = 16_384
 # Codes that may stay mapped after they were looked up, unless memory is limited: to map a row again takes longer than
-# to score it. Linux maps as many bytes around each.
-_ROOM_BYTES, _AROUND_BYTES = 2**30, 2**16
+# to score it. Linux maps up to as many bytes around each (mostly 64 KB; since 6.16, all that the disk's cache holds in
+# one piece).
+_ROOM_BYTES, _AROUND_BYTES = 2**30, 2**21
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 # Shards that are read at once at an address, where time goes into waiting for answers.
 _AT_ONCE = 16
@@ -129,18 +130,31 @@ class Table:
 
     def aerial(self, rows: NDArray[np.int64]) -> NDArray[np.floating]:
         """Returns the aerial codes of ascending rows, (n, dim)."""
-        at_once = max(1, self.room_bytes // (2 * _AROUND_BYTES))
         found = np.empty((len(rows), self._dim), np.float16)
 
         def find(part: tuple[int, slice, NDArray[np.int64]]) -> None:
             number, here, inside = part
-            for start in range(0, len(inside), at_once):
-                some = slice(start, start + at_once)
-                self._trim(len(inside[some]))
+            for some in self._parts(inside):
+                self._trim(self._mapped_bytes_of(inside[some]))
                 self._aerial(number, inside[some], found[here][some])
 
         self._of_each(self._by_shard(rows), find)
         return found
+
+    def _mapped_bytes_of(self, rows: NDArray[np.int64]) -> int:
+        """Returns how much is mapped to read ascending rows of a shard: what lies around each, or all between them."""
+        of_row = self._dim * np.dtype(np.float16).itemsize
+        span = int(rows[-1] - rows[0] + 1) * of_row
+        return min(span + 2 * _AROUND_BYTES, len(rows) * (of_row + _AROUND_BYTES))
+
+    def _parts(self, rows: NDArray[np.int64], start: int = 0) -> Iterator[slice]:
+        """Cuts ascending rows of a shard into parts of which there is room for two."""
+        if len(rows) > 1 and 2 * self._mapped_bytes_of(rows) > self.room_bytes:
+            half = len(rows) // 2
+            yield from self._parts(rows[:half], start)
+            yield from self._parts(rows[half:], start + half)
+        else:
+            yield slice(start, start + len(rows))
 
     def _shard(self, number: int) -> Shard:
         if number not in self._open:
@@ -180,25 +194,26 @@ class Table:
             here = slice(ends[number], ends[number + 1])
             yield number, here, rows[here] - self.first_row[number]
 
-    def _trim(self, n: int) -> None:
+    def _trim(self, n_bytes: int) -> None:
         """Lets go of codes that were read here and there, which would fill memory with all of them in the end.
 
         The kernel keeps them as long as it has no better use for the memory.
 
         Args:
-            n: How many are read next.
+            n_bytes: What is mapped next, at most.
         """
         # At most; how much it is takes a while to ask.
-        self._mapped_bytes += n * _AROUND_BYTES
+        self._mapped_bytes += n_bytes
         if self._mapped_bytes > self.room_bytes:
             held_bytes = _file_bytes()
-            if held_bytes + n * _AROUND_BYTES > self._floor_bytes + self.room_bytes:
+            if held_bytes + n_bytes > self._floor_bytes + self.room_bytes:
                 for shard in list(self._open.values()):
                     shard.release("aerial")
                 held_bytes = self._floor_bytes = _file_bytes()
-            self._mapped_bytes = held_bytes - self._floor_bytes + n * _AROUND_BYTES
+            self._mapped_bytes = held_bytes - self._floor_bytes + n_bytes
 
 
 def _file_bytes() -> int:
     """Returns how much of mapped files this process holds in memory (proc(5), statm)."""
-    return int(Path("/proc/self/statm").read_text().split()[2]) * _PAGE_BYTES
+    with Path("/proc/self/statm").open("rb", buffering=0) as file:
+        return int(file.read().split()[2]) * _PAGE_BYTES

@@ -49,6 +49,25 @@ def test_codes_are_looked_up_in_as_much_memory_as_there_is(index, room_bytes):
         assert np.array_equal(rows.aerial(wanted), codes[wanted])
 
 
+@pytest.mark.parametrize(("step", "most_parts"), [(1, 24), (3, 24), (300, 10)])
+def test_room_is_for_what_is_mapped_however_many_rows_share_it(tmp_path, kit, monkeypatch, step, most_parts):
+    ids = Region.disc(kit.CENTRE_DEG, 60_000.0).cells(13)
+    codes = np.random.default_rng(0).standard_normal((len(ids), 2048), np.float32)
+    room_bytes, held = 2**24, []
+    assert 2 * codes.size > 2 * room_bytes
+    with kit.write_index(tmp_path / "index", ids, codes, level=13) as index:
+        rows = Table(index.path, index.manifest, checked=False)
+        rows.room_bytes = room_bytes
+        rows.columns("cell")  # mapped, too
+        take = rows._aerial
+        monkeypatch.setattr(rows, "_aerial", lambda *of: (take(*of), held.append(table._file_bytes())))
+        before = table._file_bytes()
+        wanted = np.arange(0, len(ids), step)
+        assert np.array_equal(rows.aerial(wanted), codes[np.argsort(ids)][wanted].astype(np.float16))
+    assert max(held) <= before + room_bytes
+    assert len(held) <= most_parts
+
+
 def test_rows_of_a_region_are_its_cells(index, monkeypatch):
     index, ids, _, _ = index
     rows = Table(index.path, index.manifest, checked=False)
