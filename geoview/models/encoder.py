@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
-import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -91,9 +90,6 @@ class CrossViewEncoder(nn.Module):
             EncoderError: timm does not know the model, or does not take the arguments.
         """
         super().__init__()
-        if not timm.is_model(backbone):
-            near = timm.list_models(f"*{backbone.split('_')[0]}*")[:5]
-            raise EncoderError(f"timm has no model {backbone!r}; near are {', '.join(near) or 'none'}")
         args = dict(backbone_args or {})
         self.backbone = _timm_model(backbone, args)
         self.ground_backbone = None if shared else _timm_model(backbone, args)
@@ -362,6 +358,12 @@ _WEIGHTS = {"backbone": "model.safetensors", "ground_backbone": "ground.safetens
 
 
 def _timm_model(name: str, args: dict[str, Any]) -> nn.Module:
+    # Takes longer to load than many a command takes that makes no network.
+    import timm
+
+    if not timm.is_model(name):
+        near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
+        raise EncoderError(f"timm has no model {name!r}; near are {', '.join(near) or 'none'}")
     try:
         model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **args)
     except (TypeError, ValueError, LookupError, RuntimeError, AssertionError) as error:
