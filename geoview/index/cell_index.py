@@ -244,20 +244,39 @@ class CellIndex:
             kappa: As for `search`.
             dates: As for `search`.
         """
-        scoring = self._scoring(self.fusion_at(kappa), dates)
-        queries = self._scorer.queries(queries, scoring)
         wanted, back = np.unique(cell_ids, return_inverse=True)
-        selection = self._table.rows_in(np.stack([wanted, wanted], axis=1))
-        if scoring.dates in ("mean", "latest"):
-            selection = self._scorer.cell_dates.newest(selection)
         best = np.full((len(queries), len(wanted)), -np.inf, np.float32)
-        for rows, codes in self._scorer.blocks(selection, scoring):
-            at = np.searchsorted(wanted, self._table.cell_ids(rows))
+        for _, at, scores in self._scored(queries, wanted, kappa, dates):
             first = np.flatnonzero(np.diff(at, prepend=-1))
-            scores = queries.astype(np.float32) @ codes.T.astype(np.float32)
             # Dates of a cell lie side by side, and may be cut apart by a block's end.
             best[:, at[first]] = np.maximum(best[:, at[first]], np.maximum.reduceat(scores, first, axis=1))
         return best[:, back]
+
+    def rows_of(
+        self,
+        queries: NDArray[np.floating],
+        cell_ids: NDArray[np.uint64],
+        *,
+        kappa: float | Fusion | None = None,
+        dates: Dates = "max",
+    ) -> NDArray[np.int64]:
+        """Returns the row, (n,), that given cells score best by with any of the queries; -1 for cells without a code.
+
+        Args:
+            queries: As for `scores_of`.
+            cell_ids: As for `scores_of`.
+            kappa: As for `search`.
+            dates: As for `search`.
+        """
+        wanted, back = np.unique(cell_ids, return_inverse=True)
+        best, row = np.full(len(wanted), -np.inf, np.float32), np.full(len(wanted), -1, np.int64)
+        for rows, at, scores in self._scored(queries, wanted, kappa, dates):
+            most = scores.max(axis=0)
+            rising = np.lexsort((most, at))
+            here = rising[np.flatnonzero(np.diff(at, append=-1))]
+            here = here[most[here] > best[at[here]]]
+            best[at[here]], row[at[here]] = most[here], rows[here]
+        return row[back]
 
     def some_cells(self, n: int, region: Region | None = None) -> tuple[NDArray[np.uint64], int]:
         """Returns n cells, evenly spaced among those with a code, and how many these are.
@@ -455,6 +474,22 @@ class CellIndex:
 
     def _scoring(self, fusion: Fusion, dates: Dates) -> Scoring:
         return Scoring(fusion, dates if self.dates_a_cell > 1 else None)
+
+    def _scored(
+        self,
+        queries: NDArray[np.floating],
+        wanted: NDArray[np.uint64],
+        kappa: float | Fusion | None,
+        dates: Dates,
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
+        """Yields rows of some cells, ascending, which of the cells each is of, and what it scores, (Q, rows)."""
+        scoring = self._scoring(self.fusion_at(kappa), dates)
+        queries = self._scorer.queries(queries, scoring).astype(np.float32)
+        selection = self._table.rows_in(np.stack([wanted, wanted], axis=1))
+        if scoring.dates in ("mean", "latest"):
+            selection = self._scorer.cell_dates.newest(selection)
+        for rows, codes in self._scorer.blocks(selection, scoring):
+            yield rows, np.searchsorted(wanted, self._table.cell_ids(rows)), queries @ codes.T.astype(np.float32)
 
     def _hits(self, rows: NDArray[np.int64], scores: NDArray[np.float32], k: int, scoring: Scoring) -> Hits:
         """Returns the best cells of rows that are sorted by their scores."""

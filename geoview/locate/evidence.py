@@ -54,7 +54,6 @@ class Evidence:
         stands_for: (n,) how many cells each speaks for; 1 for those that were looked at for their own sake.
         score: (P, n) float32 score, with the best heading.
         heading_deg: (P, n) that heading; NaN where none was tried.
-        row: (P, n) int64 row of the index by which the photo itself found the cell; -1 where it did not.
         log_ratio: (P, n) logarithm of how many times as likely the photo is there as anywhere; at least log(STRAY).
         log_prior: (n,) logarithm of how many times as likely any photo is there as on average.
         shown: What the photos show, each once.
@@ -65,7 +64,6 @@ class Evidence:
     stands_for: NDArray[np.float64]
     score: NDArray[np.float32]
     heading_deg: NDArray[np.float64]
-    row: NDArray[np.int64]
     log_ratio: NDArray[np.float64]
     log_prior: NDArray[np.float64]
     shown: frozenset[Shown]
@@ -108,9 +106,9 @@ def evidence_of(localizer: Localizer, photos: Sequence[EmbeddedPhoto], search: S
     if calibration is None and search.prior is not None:
         raise no_probabilities(index)
     found = _found(index, photos, search, str(resolve_device(localizer.config.device)))
-    best = np.unique(np.concatenate([ids for ids, _ in found]))
+    best = np.unique(np.concatenate(found))
     # What is probable within 100 m is told of places: those that are answered are among the first of some photo.
-    first = np.unique(np.concatenate([ids[:_FIRST] for ids, _ in found]))
+    first = np.unique(np.concatenate([ids[:_FIRST] for ids in found]))
     around = cells.cell_ids(disc_deg(cells.centers_deg(first)).reshape(-1, 2), index.level)
     closely = np.unique(np.concatenate([best, cells.neighbors(best).ravel(), around]))
     if search.region is not None:
@@ -124,9 +122,6 @@ def evidence_of(localizer: Localizer, photos: Sequence[EmbeddedPhoto], search: S
     score, heading_deg = _scored(index, photos, cell_id, search)
     known = np.isfinite(score[0])  # a neighbour may have no code
     cell_id, score, heading_deg = cell_id[known], score[:, known], heading_deg[:, known]
-    row = np.full(score.shape, -1, np.int64)
-    for mine, (ids, rows) in zip(row, found, strict=True):
-        mine[np.searchsorted(cell_id, ids)] = rows
 
     is_other = ~np.isin(cell_id, closely)
     stands_for = np.where(is_other, (n_cells - (~is_other).sum()) / max(1, is_other.sum()), 1.0)
@@ -135,23 +130,25 @@ def evidence_of(localizer: Localizer, photos: Sequence[EmbeddedPhoto], search: S
     log_ratio = np.logaddexp(np.log1p(-STRAY) + log_ratio, np.log(STRAY))
     log_prior = np.zeros(len(cell_id)) if search.prior is None else search.prior.log_ratio(cell_id)
     shown = frozenset(shown_by(photo.fov_deg) for photo in photos)
-    return Evidence(cell_id, stands_for, score, heading_deg, row, log_ratio, log_prior, shown, calibration)
+    return Evidence(cell_id, stands_for, score, heading_deg, log_ratio, log_prior, shown, calibration)
 
 
 def places_of(
     index: CellIndex,
+    photo: EmbeddedPhoto,
     evidence: Evidence,
     i: int,
     order: NDArray[np.intp],
     log_probability: NDArray[np.float64],
     search: Search,
 ) -> list[Place]:
-    """Returns the places of photo i.
+    """Returns the places of a photo.
 
     Args:
         index: Where they are.
+        photo: Its scores, headings and dates of imagery are told.
         evidence: Of all photos.
-        i: The photo, whose scores and headings are told.
+        i: Its number among these.
         order: Cells, best first.
         log_probability: (n,) logarithms of the probabilities of the cells to be where it was taken.
         search: What is asked for.
@@ -164,7 +161,6 @@ def places_of(
         evidence.cell_id[order],
         evidence.score[i, order],
         search.top_k,
-        row=evidence.row[i, order],
         heading_deg=None if np.isnan(heading_deg).all() else heading_deg[order],
         apart_m=search.apart_m if calibration is None else max(search.apart_m, WITHIN_M),
     )
@@ -173,10 +169,11 @@ def places_of(
         kind = calibration.of_kind(next(iter(evidence.shown))) if len(evidence.shown) == 1 else calibration.general
         surface, told = evidence.surface(index.level, log_probability), kind.of_logarithms()
         found = [told.placed(surface, place) for place in found]
-    dates = index.dates_of(np.array([place.row for place in found], np.int64))
+    ids = np.array([place.cell_id for place in found], np.uint64)
+    rows = index.rows_of(photo.vectors, ids, kappa=search.kappa, dates=search.dates)
     return [
-        replace(place, row=None if place.row == -1 else place.row, imagery_date=iso_date(date))
-        for place, date in zip(found, dates.tolist(), strict=True)
+        replace(place, row=row, imagery_date=iso_date(date))
+        for place, row, date in zip(found, rows.tolist(), index.dates_of(rows).tolist(), strict=True)
     ]
 
 
@@ -220,10 +217,8 @@ def _temperatures(
     return np.full(len(photos), math.exp(-localizer.encoder.notes.get("logit_scale", _LOGIT_SCALE)))
 
 
-def _found(
-    index: CellIndex, photos: Sequence[EmbeddedPhoto], search: Search, device: str
-) -> list[tuple[NDArray[np.uint64], NDArray[np.int64]]]:
-    """Returns the best cells of each photo, of its vectors all together, and the rows they were found by."""
+def _found(index: CellIndex, photos: Sequence[EmbeddedPhoto], search: Search, device: str) -> list[NDArray[np.uint64]]:
+    """Returns the best cells of each photo, of its vectors all together, best first."""
     k = max(search.top_k, _FOUND // len(photos))
     hits = index.search(
         np.concatenate([photo.vectors for photo in photos]),
@@ -237,10 +232,10 @@ def _found(
     ends = np.cumsum([len(photo.vectors) for photo in photos])
     found = []
     for mine in (slice(end - len(photo.vectors), end) for photo, end in zip(photos, ends.tolist(), strict=True)):
-        ids, rows, score = hits.cell_id[mine].ravel(), hits.row[mine].ravel(), hits.score[mine].ravel()
+        ids, score = hits.cell_id[mine].ravel(), hits.score[mine].ravel()
         order = np.argsort(-score, kind="stable")[: np.isfinite(score).sum()]
         first = order[np.sort(np.unique(ids[order], return_index=True)[1])[:k]]
-        found.append((ids[first], rows[first]))
+        found.append(ids[first])
     return found
 
 

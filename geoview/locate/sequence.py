@@ -131,8 +131,8 @@ def locate_sequence(
     stray = STRAY * np.exp(apart - evidence.log_ratio).sum(axis=1)
     orders = np.argsort(-log_probability, axis=1, kind="stable")
     places = (
-        places_of(localizer.index, evidence, i, np.append(way[i], orders[i]), log_probability[i], search)
-        for i in range(len(sound))
+        places_of(localizer.index, photo, evidence, i, np.append(way[i], orders[i]), log_probability[i], search)
+        for i, photo in enumerate(sound)
     )
     posteriors = (evidence.posterior(localizer.index.level, mine) for mine in log_probability)
     return answers_of(embedded, zip(places, stray.tolist(), posteriors, strict=True), evidence.calibration)

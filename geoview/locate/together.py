@@ -62,10 +62,10 @@ def locate_together(
     weighed = replace(search, top_k=max(search.top_k, WEIGHED))
     places = (
         sorted(
-            places_of(localizer.index, evidence, i, order, log_probability, weighed),
+            places_of(localizer.index, photo, evidence, i, order, log_probability, weighed),
             key=lambda place: -(place.p_within_100m or 0.0),
         )[: search.top_k]
-        for i in range(len(sound))
+        for i, photo in enumerate(sound)
     )
     posterior = repeat(evidence.posterior(localizer.index.level, log_probability), len(sound))
     return answers_of(embedded, zip(places, stray.tolist(), posterior, strict=True), evidence.calibration)

@@ -355,7 +355,7 @@ def test_dates_become_numbers_that_sort_by_time_and_are_told_as_exactly_as_known
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("read_rows", [16_384, 7])
-def test_given_cells_have_the_scores_of_a_search(several, monkeypatch, way, read_rows):
+def test_given_cells_have_the_scores_and_rows_of_a_search(several, monkeypatch, way, read_rows):
     """Cells in any order, twice, and some that have no code; and blocks that cut a cell's dates apart."""
     monkeypatch.setattr(table, "_READ_ROWS", read_rows)
     n_cells = len(np.unique(several.cell_ids()))
@@ -368,6 +368,11 @@ def test_given_cells_have_the_scores_of_a_search(several, monkeypatch, way, read
     for i in range(3):
         known = dict(zip(hits.cell_id[i].tolist(), hits.score[i].tolist(), strict=True))
         np.testing.assert_allclose(scores[i, :-2], [known[cell] for cell in wanted[:-2].tolist()], atol=1e-5)
+    rows = several.rows_of(asked(3), wanted, dates=way)
+    assert (rows[-2:] == -1).all()
+    found = [dict(zip(*pair, strict=True)) for pair in zip(hits.cell_id.tolist(), hits.row.tolist(), strict=True)]
+    best = scores[:, :-2].argmax(axis=0)
+    assert rows[:-2].tolist() == [found[i][cell] for i, cell in zip(best, wanted[:-2].tolist(), strict=True)]
 
 
 def test_some_cells_are_spread_over_all_each_once(several, kit):

@@ -129,15 +129,18 @@ def test_places_tell_the_photos_own_score_heading_and_imagery(index, dates):
     found = evidence_of(localizer_of(index), photos, search)
     for i, each in enumerate(photos):
         order = np.argsort(-found.score[i], kind="stable")
-        places = places_of(index, found, i, order, found.log_ratio[i], search)
+        places = places_of(index, each, found, i, order, found.log_ratio[i], search)
         assert len(places) == 4
+        assert all(index.cell_ids()[place.row] == place.cell_id for place in places)
+        # Those that others found, too.
+        last = places_of(index, each, found, i, order[::-1], found.log_ratio[i], search)
+        assert all(place.imagery_date in ("2018", "2021-07") for place in places + last)
         hits = index.search(each.vectors, 1, dates=dates)
         best = np.unravel_index(hits.score.argmax(), hits.score.shape)
         assert places[0].cell_id == hits.cell_id[best]
         assert places[0].row == hits.row[best]
         assert places[0].score == pytest.approx(hits.score[best], abs=1e-5)
         assert places[0].heading_deg == 30.0 * best[0]
-        assert places[0].imagery_date in ("2018", "2021-07")
 
 
 @pytest.mark.parametrize("n_every", [16_384, 150])
@@ -157,7 +160,7 @@ def test_probabilities_of_places_are_sums_over_cells(index, tmp_path, kit, monke
     surface = found.surface(LEVEL, log_probability)
     np.testing.assert_allclose(surface.probability(1.0), mass[found.stands_for == 1], rtol=1e-4)
     order = np.argsort(-log_probability, kind="stable")
-    for place in places_of(calibrated, found, 0, order, log_probability, Search(top_k=3)):
+    for place in places_of(calibrated, drawn_photos(3)[0], found, 0, order, log_probability, Search(top_k=3)):
         # Of cells that the disc cuts, it has the part that lies in it.
         apart_m = distance_m(np.array(place.latlon_deg), cells.centers_deg(found.cell_id))
         least, most = (mass[apart_m <= radius_m].sum() for radius_m in (20.0, 200.0))
@@ -172,7 +175,7 @@ def test_the_scores_of_another_search_are_not_calibrated(index, tmp_path, kit):
     kind = OfKind(0.1, 0.2, (20.0, 1.0), None, None)
     calibrated.set_calibration(Calibration("photos", kind, {}, kappa=0.0, offset=0.0, rerank=30).to_manifest())
     found = evidence_of(localizer_of(calibrated), drawn_photos(1), Search())
-    (place,) = places_of(calibrated, found, 0, np.array([0]), found.log_ratio[0], Search())
+    (place,) = places_of(calibrated, drawn_photos(1)[0], found, 0, np.array([0]), found.log_ratio[0], Search())
     assert found.calibration is None
     assert (place.p_within_100m, place.radius_m) == (None, None)
 

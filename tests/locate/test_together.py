@@ -65,7 +65,7 @@ def said(log_ratio, shown=PANORAMAS):
     n = log_ratio.shape[1]
     none = np.full(log_ratio.shape, -1)
     ids, score = np.arange(n, dtype=np.uint64), log_ratio.astype(np.float32)
-    return Evidence(ids, np.ones(n), score, none, none, log_ratio, np.zeros(n), shown)
+    return Evidence(ids, np.ones(n), score, none, log_ratio, np.zeros(n), shown)
 
 
 EVIDENCE = arrays(np.float64, st.tuples(st.integers(1, 6), st.integers(2, 9)), elements=st.floats(-30, 30))
@@ -109,8 +109,8 @@ def test_photos_of_a_spot_say_less_than_if_each_stood_for_itself(n_photos, shown
 def test_a_cell_that_speaks_for_others_counts_as_all_of_them():
     plain = said(np.random.default_rng(0).normal(size=(3, 5)))
     columns = [0, 1, 2, 3, 4, 4, 4]
-    copied = Evidence(plain.cell_id, np.array([1, 1, 1, 1, 3.0]), *(4 * [plain.log_ratio]), np.zeros(5), PANORAMAS)
-    spread = Evidence(plain.cell_id, np.ones(7), *(4 * [plain.log_ratio[:, columns]]), np.zeros(7), PANORAMAS)
+    copied = Evidence(plain.cell_id, np.array([1, 1, 1, 1, 3.0]), *(3 * [plain.log_ratio]), np.zeros(5), PANORAMAS)
+    spread = Evidence(plain.cell_id, np.ones(7), *(3 * [plain.log_ratio[:, columns]]), np.zeros(7), PANORAMAS)
     for one, other in zip(fused(copied), fused(spread), strict=True):
         np.testing.assert_allclose(one, other[: len(one)])
 
