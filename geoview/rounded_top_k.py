@@ -108,10 +108,12 @@ def near(
         bits[:, n:] = torch.iinfo(torch.int16).min
         largest = _largest(bits)
     pairs = None if bool(reach.isneginf().any()) else _pairs(bits, largest, reach, most)
-    if pairs is None and 2 * k * len(bits) <= most:
-        # Too many, or still nothing is known but how good the k-th is of all these rows.
-        seeming = _floats(_ordered(_k_th(bits[:, :n], k)))
-        pairs = _pairs(bits, largest, reach.maximum(_surely(seeming, slack)), most)
+    for n_groups in (_GROUPS_A_BEST * k, bits.shape[1]):
+        if pairs is None and 2 * k * len(bits) <= most:
+            # Too many: rows that lie together are alike, and these may be better than all before. Or nothing is known.
+            seeming = _floats(_ordered(_k_th(_folded(bits, n_groups), k)))
+            reach = reach.fmax(_surely(seeming, slack))  # bits of -0.0 that were not put in order are no number
+            pairs = _pairs(bits, largest, reach, most)
     if pairs is None:
         return None
     of, at = pairs
@@ -141,7 +143,7 @@ def _folded(bits: Tensor, n: int) -> Tensor:
     size = _GROUP
     while size > 1 and bits.shape[1] < n * size:
         size //= 2
-    return bits.view(len(bits), size, -1).amax(dim=1)
+    return bits if size == 1 else bits.view(len(bits), size, -1).amax(dim=1)
 
 
 def _k_th(values: Tensor, k: int) -> Tensor:
